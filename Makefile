@@ -1,0 +1,40 @@
+# Two commands: `make demo` and `make test`. Each makes .venv if there is none; plain pip is enough, uv is faster.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+.PHONY: demo test test-slow verify lint format bench clean
+
+# Reinstalled when the dependencies change.
+$(INSTALLED): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+		test -d .venv || uv venv --quiet --python $(PYTHON) .venv; \
+		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+		test -d .venv || $(PYTHON) -m venv .venv; \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python train.py experiment=demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+verify: $(INSTALLED)
+	$(BIN)/python -m pytest -m verify
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,121 @@
+"""The command `cxr`: for people with images. Each sub-command is a parser here and a function elsewhere.
+
+Importing this module, and `cxr --help`, import neither torch nor any dataset reader: handlers import what they need.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dotenv import load_dotenv
+
+from cxr import __version__
+from cxr.data.download.catalogue import DATASETS, data_dir, find_dataset
+from cxr.errors import CxrError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    Commands = _SubParsersAction[argparse.ArgumentParser]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one `cxr` command.
+
+    Args:
+        arguments: Words after `cxr`; None takes them from the command line.
+
+    Returns:
+        0 on success, 1 after an error told in one sentence on stderr, 130 after Ctrl-C.
+    """
+    load_dotenv(Path.cwd() / ".env")
+    options = make_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except CxrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; {options.after_interrupt}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `cxr` with all sub-commands; parsed options carry the handler as `run`."""
+    parser = argparse.ArgumentParser(prog="cxr", description="Chest X-ray classification whose worth is shown.")
+    parser.add_argument("--version", action="version", version=f"cxr {__version__}")
+    parser.set_defaults(after_interrupt="nothing was left half done")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_doctor, _add_data, _add_sweep):
+        add(commands)
+    return parser
+
+
+def _add_doctor(commands: "Commands") -> None:
+    parser = commands.add_parser("doctor", help="what works on this machine, with a remedy for what does not")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=_run_doctor)
+
+
+def _run_doctor(options: argparse.Namespace) -> int:
+    from cxr.doctor import checks_to_json, examine, is_healthy, print_checks
+
+    checks = examine()
+    if options.json:
+        print(checks_to_json(checks))
+    else:
+        print_checks(checks)
+    return 0 if is_healthy(checks) else 1
+
+
+def _add_data(commands: "Commands") -> None:
+    actions = _add_group(commands, "data", "datasets on this machine")
+    get = actions.add_parser("get", help="download a public dataset from Kaggle, verify and unpack it")
+    names = ", ".join(DATASETS)
+    get.add_argument("--dataset", default="siim", metavar="NAME", help=f"one of {names} (default: siim)")
+    get.add_argument("--out", type=Path, metavar="FOLDER", help="data folder (default: CXR_DATA_DIR, else data)")
+    get.add_argument("--dry-run", action="store_true", help="only show what would be done; contacts nothing")
+    get.set_defaults(run=_run_data_get, after_interrupt="the same command continues where it stopped")
+
+
+def _run_data_get(options: argparse.Namespace) -> int:
+    from cxr.data.download import get
+
+    dataset = find_dataset(options.dataset)
+    folder = data_dir() if options.out is None else options.out
+    for name, value in get.plan_download(dataset, folder).items():
+        print(f"{name + ':':<13}{value}", flush=True)
+    if not options.dry_run:
+        print(f"ready: {get.get_dataset(dataset, folder)}")
+    return 0
+
+
+def _add_sweep(commands: "Commands") -> None:
+    actions = _add_group(commands, "sweep", "results of hyperparameter sweeps")
+    best = actions.add_parser("best", help="parameters and checkpoint of the best trial")
+    best.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the sweep, such as logs/sweeps/NAME")
+    best.set_defaults(run=_run_sweep_best)
+
+
+def _run_sweep_best(options: argparse.Namespace) -> int:
+    from cxr.experiments.sweep_records import read_best
+
+    best = read_best(options.folder)
+    print(f"trial {best.number} of {best.study}: {best.metric} = {best.value:.4f}")
+    for key, value in best.params.items():
+        print(f"  {key}={value}")
+    print(f"checkpoint: {options.folder / best.checkpoint}")
+    for name, value in (best.test or {}).items():
+        print(f"  {name} = {value:.4f}")
+    return 0
+
+
+def _add_group(commands: "Commands", name: str, description: str) -> "Commands":
+    group = commands.add_parser(name, help=description)
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)

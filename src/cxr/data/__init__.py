@@ -1,0 +1,1 @@
+"""Tables of samples, splits, decoded images, batches. Knows nothing of Lightning or nets."""

@@ -1,0 +1,1 @@
+"""Synthetic chest radiographs with known findings: drawn, written as DICOM studies or image folders."""

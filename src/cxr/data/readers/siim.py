@@ -1,0 +1,118 @@
+"""The SIIM-FISABIO-RSNA COVID-19 competition: a study-level CSV and a tree of DICOM files -> a table of samples.
+
+Knows nothing of classes, views or splits, and opens no image. Nothing of the dataset comes with this project.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from cxr.data.samples import list_first
+from cxr.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+FINDINGS = ("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
+_CSV = "train_study_level.csv"
+_SUFFIX = "_study"
+_REMEDY = (
+    "accept the rules of the competition siim-covid19-detection at kaggle.com, download it with "
+    "`python scripts/download_data.py`, and point data.root at the folder; or run the same recipe on phantoms, without "
+    "any download: `python train.py experiment=template data=phantom net=custom_cnn`"
+)
+
+
+def make_siim_samples(root: str | Path, *, on_missing: Literal["error", "skip"] = "error") -> pd.DataFrame:
+    """List the images of `train/<study>/<series>/<image>.dcm` with the finding of their study.
+
+    Args:
+        root: Folder with `train_study_level.csv` (`id` ending in `_study` and one 0/1 column for each of the four
+            findings) and the folder `train`.
+        on_missing: What to do about studies without DICOM files, folders that the CSV does not name, and rows with no
+            or several findings: 'error' lists them, 'skip' leaves them out and counts them.
+
+    Returns:
+        One row per image with `sample_id` (study/series/image), `image_path`, `finding` and `study_id`;
+        `attrs["report"]` holds the counts of what was left out.
+
+    Raises:
+        DataError: The CSV or the tree is absent or unreadable, or (with 'error') they do not agree.
+    """
+    if on_missing not in ("error", "skip"):
+        raise ConfigError(f"expected on_missing to be 'error' or 'skip', but got {on_missing!r}")
+    root = Path(root).absolute()
+    studies = _read_studies(root / _CSV)
+    images = _list_images(root / "train")
+    problems = {name: found for name, found in _find_problems(studies, images) if found}
+    if problems and on_missing == "error":
+        raise DataError(
+            f"expected {root / _CSV} and the folder train to agree, but found {_list(problems)}; "
+            "complete the download, or leave these out with data.on_missing=skip"
+        )
+    if problems:
+        log.warning("SIIM studies left out: %s", {name: len(found) for name, found in problems.items()})
+        log.debug("SIIM studies left out: %s", _list(problems))
+    sound = studies[(studies["labels"] == 1) & ~studies["study_id"].duplicated(keep=False)]
+    samples = images.merge(sound[["study_id", "finding"]], on="study_id")
+    samples.attrs["report"] = {name: len(found) for name, found in problems.items()}
+    return samples
+
+
+def _read_studies(path: Path) -> pd.DataFrame:
+    """Read the CSV into `id`, `study_id` (missing where the id names no study), `finding` and `labels` (how many)."""
+    if not path.is_file():
+        raise DataError(f"expected the SIIM dataset with {path}, but there is no such file; {_REMEDY}")
+    try:
+        table = pd.read_csv(path, dtype={"id": str})
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"expected a table of studies in {path}, but it cannot be read: {error}; download it again"
+        ) from error
+    absent = [column for column in ("id", *FINDINGS) if column not in table]
+    if absent:
+        raise DataError(
+            f"expected the columns id, {', '.join(FINDINGS)} in {path}, but {list_first(absent)} is missing; "
+            "download it again"
+        )
+    marks = table[list(FINDINGS)].apply(pd.to_numeric, errors="coerce").fillna(0) != 0
+    ids = table["id"].fillna("")
+    return pd.DataFrame(
+        {
+            "id": ids,
+            "study_id": ids.str.removesuffix(_SUFFIX).where(ids.str.endswith(_SUFFIX)),
+            "finding": marks.idxmax(axis=1),
+            "labels": marks.sum(axis=1),
+        }
+    )
+
+
+def _list_images(train: Path) -> pd.DataFrame:
+    """List the DICOM files as `sample_id`, `image_path` and `study_id`, in the order of their paths."""
+    paths = [path.relative_to(train) for path in train.glob("[!.]*/[!.]*/[!.]*") if path.suffix.lower() == ".dcm"]
+    if not paths:
+        raise DataError(f"expected DICOM files as {train}/<study>/<series>/<image>.dcm, but found none; {_REMEDY}")
+    paths.sort()
+    return pd.DataFrame(
+        {
+            "sample_id": [path.with_suffix("").as_posix() for path in paths],
+            "image_path": [str(train / path) for path in paths],
+            "study_id": [path.parts[0] for path in paths],
+        }
+    )
+
+
+def _find_problems(studies: pd.DataFrame, images: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+    listed = studies["study_id"].dropna()
+    yield "ids that do not end in _study", studies.loc[studies["study_id"].isna(), "id"].tolist()
+    yield "studies listed more than once", listed[listed.duplicated()].unique().tolist()
+    yield "rows without a finding", studies.loc[studies["labels"] == 0, "id"].tolist()
+    yield "rows with several findings", studies.loc[studies["labels"] > 1, "id"].tolist()
+    yield "studies without DICOM files", sorted(set(listed) - set(images["study_id"]))
+    yield "study folders not in the CSV", sorted(set(images["study_id"]) - set(listed))
+
+
+def _list(problems: dict[str, list[str]]) -> str:
+    return "; ".join(f"{len(found)} {name} ({list_first(found)})" for name, found in problems.items())

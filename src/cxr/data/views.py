@@ -1,0 +1,131 @@
+"""Which images of a cohort are frontal radiographs, and which one of each study to keep.
+
+Knows nothing of pixels and labels: it reads header columns only. Not guaranteed: a wrong header is believed.
+"""
+
+import pandas as pd
+
+from cxr.errors import ConfigError
+
+VIEW_MODES = ("none", "frontal", "single_image_study")
+
+_PA = r"\b(?:P ?A|POSTERO ?ANTERIOR)\b"
+_AP = r"\b(?:A ?P|ANTERO ?POSTERIOR)\b"
+_FRONTAL = r"\bFRONTAL\b"
+_OTHER = r"\b(?:LL|RL|LAT|LATERAL|LLO|RLO|LAO|RAO|LPO|RPO|OBL|OBLIQUE|LLD|RLD|DECUB|DECUBITUS|XTABLE|SWIMMERS?)\b"
+_RANK = {"pa": 0, "ap": 1, "frontal": 2, "unknown": 3}  # "other" is never kept
+
+
+def filter_views(samples: pd.DataFrame, mode: str) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Keep the images that a frontal classifier should see.
+
+    'frontal': a view is known from ViewPosition, else from SeriesDescription (where it names one kind of view only),
+    else from PatientOrientation. Lateral, oblique and decubitus images are dropped. An image of unknown view counts as
+    frontal if it is the only image of its study that is not one of those; of several, none can be told from a lateral,
+    so they are dropped. Of the frontal images of a study one is kept: PA before AP before a direction unknown, then the
+    latest acquired, then the first by `sample_id`.
+    'single_image_study': drop every study with more than one image, whatever its views.
+    'none': keep all.
+
+    Args:
+        samples: Table with `sample_id` and, where known, `study_id`, `view_position`, `series_description`,
+            `patient_orientation` and `acquired` (sorts by time). An image without a study is a study of its own.
+        mode: One of the three.
+
+    Returns:
+        The kept rows, in order, and reason -> number of images; the reasons begin with 'kept' or 'dropped'.
+
+    Raises:
+        ConfigError: Unknown mode.
+    """
+    if mode not in VIEW_MODES:
+        raise ConfigError(f"expected view_filter to be one of {', '.join(VIEW_MODES)}, but got {mode!r}")
+    if mode == "none":
+        reasons = pd.Series("kept without a filter", index=samples.index)
+    elif mode == "single_image_study":
+        reasons = _judge_by_count(samples)
+    else:
+        reasons = _judge_frontal(samples)
+    counts = {str(reason): int(count) for reason, count in reasons.value_counts().sort_index().items()}
+    return samples[reasons.str.startswith("kept")], counts
+
+
+def find_views(samples: pd.DataFrame) -> pd.Series:
+    """Return for each row 'pa', 'ap', 'frontal' (direction unknown), 'other' (lateral, oblique ...) or 'unknown'."""
+    views = pd.Series("unknown", index=samples.index)
+    for column, judge in (
+        ("view_position", _views_of_codes),
+        ("series_description", _views_of_descriptions),
+        ("patient_orientation", _views_of_orientations),
+    ):
+        texts = _column(samples, column)[views == "unknown"]
+        distinct = pd.Series(texts.dropna().unique(), dtype=object)
+        named = dict(zip(distinct, judge(distinct.astype("str").str.upper()), strict=True))
+        views[texts.index] = texts.map(named).astype(object).fillna("unknown")
+    return views
+
+
+def _judge_by_count(samples: pd.DataFrame) -> pd.Series:
+    single = ~_studies(samples).duplicated(keep=False)
+    return single.map({True: "kept: only image of its study", False: "dropped: study with several images"})
+
+
+def _judge_frontal(samples: pd.DataFrame) -> pd.Series:
+    views, studies = find_views(samples), _studies(samples)
+    table = pd.DataFrame({"study": studies, "rank": views.map(_RANK), "sample_id": samples["sample_id"]})
+    table["acquired"] = _column(samples, "acquired").fillna("").astype("str")
+    candidates = table[views != "other"]
+    undecided = (candidates["rank"] == _RANK["unknown"]) & candidates["study"].duplicated(keep=False)
+    order = candidates[~undecided].sort_values(["rank", "acquired", "sample_id"], ascending=[True, False, True])
+    best = order.drop_duplicates("study").index
+    reasons = pd.Series("dropped: another frontal image of the study is kept", index=samples.index)
+    reasons[views == "other"] = "dropped: not a frontal view"
+    reasons[undecided[undecided].index] = "dropped: view unknown and not the only candidate of its study"
+    named = {
+        "pa": "kept: PA",
+        "ap": "kept: AP",
+        "frontal": "kept: frontal, direction unknown",
+        "unknown": "kept: view unknown, the only candidate of its study",
+    }
+    reasons[best] = views[best].map(named)
+    return reasons
+
+
+def _studies(samples: pd.DataFrame) -> pd.Series:
+    """Study of each row; a row without one gets one that no other row has."""
+    return _column(samples, "study_id").fillna("without a study: " + samples["sample_id"])
+
+
+def _column(samples: pd.DataFrame, name: str) -> pd.Series:
+    return samples[name] if name in samples else pd.Series(None, index=samples.index, dtype=object)
+
+
+def _views_of_codes(texts: pd.Series) -> pd.Series:
+    """Views by ViewPosition: 'AP LLD' is a decubitus image."""
+    frontal, other = _named_views(texts)
+    return frontal.mask(other, "other")
+
+
+def _views_of_descriptions(texts: pd.Series) -> pd.Series:
+    """Views by SeriesDescription: 'Chest PA and LAT' tells nothing of one image of the series."""
+    frontal, other = _named_views(texts)
+    return frontal.mask(other, "other").mask(other & (frontal != "unknown"), "unknown")
+
+
+def _named_views(texts: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The frontal view that a text names, or 'unknown', and whether it names another view."""
+    words = texts.str.replace(r"[^A-Z]+", " ", regex=True)
+    pa, ap, frontal, other = (words.str.contains(pattern) for pattern in (_PA, _AP, _FRONTAL, _OTHER))
+    views = pd.Series("unknown", index=texts.index)
+    views[frontal | (pa & ap)] = "frontal"
+    views[pa & ~ap] = "pa"
+    views[ap & ~pa] = "ap"
+    return views, other
+
+
+def _views_of_orientations(texts: pd.Series) -> pd.Series:
+    """Views by PatientOrientation, rows then columns: from left or right is frontal, from front or back lateral."""
+    views = pd.Series("unknown", index=texts.index)
+    views[texts.str.match(r"[LR][APHF]*\\[HF]")] = "frontal"
+    views[texts.str.match(r"[AP][LRHF]*\\[HF]")] = "other"
+    return views

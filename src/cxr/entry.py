@@ -1,0 +1,58 @@
+"""What train.py and run.py share: the environment before a config is composed, and errors told in one sentence.
+
+Imports neither torch nor Lightning, so that ``--help`` and a mistyped key answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import TypeVar
+
+from dotenv import load_dotenv
+from omegaconf import OmegaConf
+
+from cxr.errors import CxrError
+
+Result = TypeVar("Result")
+
+
+def prepare_environment() -> None:
+    """Read ``.env`` from the working folder and register the resolvers that the configs use."""
+    load_dotenv(Path.cwd() / ".env")
+    OmegaConf.register_resolver("run_dir", run_dir, replace=True)
+    OmegaConf.register_resolver("has_env", lambda name: name in os.environ, replace=True)
+
+
+def run_dir(ckpt_path: str | None, log_dir: str, run_name: str) -> str:
+    """The folder of the run that `ckpt_path` belongs to, or a new one named by recipe and time.
+
+    Args:
+        ckpt_path: ``<run>/checkpoints/<name>.ckpt`` of a run to continue, or None.
+        log_dir: Folder of all runs.
+        run_name: Name of the recipe.
+    """
+    if ckpt_path is not None:
+        owner = Path(ckpt_path).absolute().parent.parent
+        if (owner / "config.yaml").exists():
+            return str(owner)
+    return f"{log_dir}/runs/{run_name}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+
+
+def tell_errors(task: Callable[..., Result]) -> Callable[..., Result]:
+    """Turn a CxrError into its sentence on stderr and exit code 1, and Ctrl-C into exit code 130."""
+
+    @wraps(task)
+    def told(*arguments: object, **keywords: object) -> Result:
+        try:
+            return task(*arguments, **keywords)
+        except CxrError as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped; continue with ckpt_path=<run>/checkpoints/last.ckpt\n")
+            sys.exit(130)
+
+    return told

@@ -1,0 +1,1 @@
+"""A table of predictions becomes metrics and figures. Knows nothing of torch."""

@@ -1,0 +1,1 @@
+"""Plans made of many runs: sweeps and queues."""

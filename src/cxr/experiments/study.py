@@ -1,0 +1,208 @@
+"""An Optuna study that goes on: opened or made, cleaned of killed trials, kept to one search, run to its total.
+
+Knows nothing of Hydra, of training, or of what a trial does. One process at a time: the caller holds the lock.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    check_distribution_compatibility,
+)
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from cxr.errors import ConfigError, DataError, TrainingError
+
+Space = Mapping[str, BaseDistribution]
+DIRECTIONS = {"max": "maximize", "min": "minimize"}
+
+
+@contextmanager
+def storage_errors(storage: str) -> Iterator[None]:
+    """Turn what the database at `storage` raises inside the block into a DataError."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = error if error.__cause__ is None else error.__cause__
+        raise DataError(
+            f"the study's database {storage} cannot be used ({str(cause).splitlines()[0]}); check the free disk space, "
+            "and that it is a database of Optuna; finished trials are kept in it"
+        ) from error
+
+
+def open_study(storage: str, name: str, mode: str) -> optuna.Study:
+    """Open the study `name`, or make it.
+
+    Args:
+        storage: Database URL, for example ``sqlite:///logs/sweeps/x/study.db``; its folder exists.
+        name: Name of the study in that database.
+        mode: ``"max"`` or ``"min"``: where a better value lies.
+
+    Raises:
+        ConfigError: `mode` is neither, or the study was made with the other one.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if mode not in DIRECTIONS:
+        raise ConfigError(f"monitor.mode must be one of {', '.join(DIRECTIONS)}, but got {mode!r}")
+    study = optuna.create_study(storage=storage, study_name=name, direction=DIRECTIONS[mode], load_if_exists=True)
+    direction = study.direction.name.lower()
+    if direction != DIRECTIONS[mode]:
+        raise ConfigError(
+            f"study {name} was started to {direction}, but monitor.mode={mode} asks to {DIRECTIONS[mode]}; "
+            "repeat the first command, or start another study with study_name=NAME"
+        )
+    return study
+
+
+def fail_stale_trials(study: optuna.Study) -> list[int]:
+    """Record trials that a killed process left RUNNING as failed; returns their numbers."""
+    stale = [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    for number in stale:
+        study.tell(number, state=TrialState.FAIL)
+    return stale
+
+
+def count_ended(study: optuna.Study) -> int:
+    """How many trials came to an end of their own: finished, or failed with an error; interrupted ones do not count."""
+    return sum(
+        trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        or (trial.state is TrialState.FAIL and "error" in trial.user_attrs)
+        for trial in study.get_trials(deepcopy=False)
+    )
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial:
+    """The finished trial with the best value.
+
+    Raises:
+        TrainingError: No trial finished with a value.
+    """
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        last = study.trials[-1]
+        reason = last.user_attrs.get("error", "interrupted")
+        raise TrainingError(
+            f"expected at least one trial of study {study.study_name} to give a value, but all {len(study.trials)} "
+            f"failed, the last with: {reason}; mend that, then raise hydra.sweeper.n_trials or start another study "
+            "with study_name=NAME"
+        )
+    return study.best_trial
+
+
+def check_same_search(
+    study: optuna.Study, space: Space, settings: Mapping[str, Any], may_change: Sequence[str] = ()
+) -> None:
+    """Keep a study to one search: record it in a new study, compare it with the record in a continued one.
+
+    Args:
+        study: The study; its user attributes hold the record.
+        space: What is searched: keys and their distributions. Ranges may change, keys and kinds may not.
+        settings: The config of a trial, plain values in nested dictionaries.
+        may_change: Keys or sections of it that have no bearing on a trial's value.
+
+    Raises:
+        ConfigError: The study holds trials of another search, so that old and new values cannot be compared.
+    """
+    settings = {key: value for key, value in _flatten(settings).items() if not _lies_in(key, (*space, *may_change))}
+    if "settings" not in study.user_attrs:
+        study.set_user_attr("searched", sorted(space))
+        study.set_user_attr("settings", settings)
+        return
+    record = study.user_attrs["settings"]
+    pairs = {key: (record[key], settings[key]) for key in sorted(record.keys() & settings.keys())}
+    pairs["the searched keys"] = (study.user_attrs["searched"], sorted(space))
+    pairs |= _changed_kinds(study, space)
+    changes = [f"{key}: {before} before, {now} now" for key, (before, now) in pairs.items() if before != now]
+    if changes:
+        raise ConfigError(
+            f"study {study.study_name} holds trials of another search ({'; '.join(changes[:5])}); "
+            "repeat the first command, or start another study with study_name=NAME"
+        )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one with dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _lies_in(key: str, sections: Sequence[str]) -> bool:
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)
+
+
+def _changed_kinds(study: optuna.Study, space: Space) -> dict[str, tuple[BaseDistribution, BaseDistribution]]:
+    """Searched keys whose distribution Optuna cannot mix with the one in the latest trial that has them."""
+    latest: dict[str, BaseDistribution] = {}
+    for trial in study.get_trials(deepcopy=False):
+        latest |= trial.distributions
+    return {
+        key: (latest[key], space[key])
+        for key in sorted(space.keys() & latest.keys())
+        if not _can_mix(latest[key], space[key])
+    }
+
+
+def _can_mix(before: BaseDistribution, now: BaseDistribution) -> bool:
+    try:
+        check_distribution_compatibility(before, now)
+    except ValueError:
+        return False
+    return True
+
+
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """Draw one value for each key of `space`."""
+    return {key: _suggest_one(trial, key, distribution) for key, distribution in space.items()}
+
+
+def _suggest_one(trial: Trial, key: str, distribution: BaseDistribution) -> Any:
+    match distribution:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(key, distribution.choices)
+        case IntDistribution(low=low, high=high, step=step, log=log):
+            return trial.suggest_int(key, low, high, step=step, log=log)
+        case FloatDistribution(low=low, high=high, step=step, log=log):
+            return trial.suggest_float(key, low, high, step=step, log=log)
+    raise ConfigError(f"{key} must be searched by a choice, range or interval, but got {distribution}")
+
+
+def first_point(space: Space) -> dict[str, Any]:
+    """One value for each key of `space` without a trial: the first choice or the low end."""
+    return {
+        key: distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
+        for key, distribution in space.items()
+    }
+
+
+def run_trials(
+    study: optuna.Study,
+    count: int,
+    objective: Callable[[Trial], float],
+    after_trial: Callable[[optuna.Study, FrozenTrial], None],
+) -> None:
+    """Run `count` trials; one that raises or gives NaN or infinity is recorded as failed, and the next one starts.
+
+    The failure's message becomes the trial's user attribute ``error``. Ctrl-C fails the current trial without one and
+    is raised again.
+    """
+
+    def recorded(trial: Trial) -> float:
+        try:
+            value = float(objective(trial))
+            if not math.isfinite(value):
+                raise DataError(f"the monitored value must be a finite number, but got {value}")
+        except Exception as error:
+            trial.set_user_attr("error", str(error) or type(error).__name__)
+            raise
+        return value
+
+    study.optimize(recorded, n_trials=count, catch=(Exception,), callbacks=[after_trial], gc_after_trial=True)

@@ -1,0 +1,203 @@
+"""The page of a sweep: one HTML file with its standing, its best trial, three plots and all trials, plotly.js inside.
+
+Knows nothing of Hydra or training; draws an Optuna study with the plots of `optuna.visualization`.
+"""
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from cxr.experiments.sweep_records import BestTrial, find_best, make_trials_table, replace_file
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from plotly.graph_objects import Figure
+
+PAGE_FILE = "sweep.html"
+BLUE, ORANGE, GREY = "#1f6feb", "#e8710a", "#52606d"
+_STYLE = """
+body { margin: 0; background: #f5f6f8; color: #1f2933; font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1160px; margin: 0 auto; padding: 28px 24px 60px; }
+h1 { font-size: 24px; margin: 0 0 2px; }
+h2 { font-size: 16px; margin: 0 0 8px; }
+.lead, .note { color: #52606d; margin: 0 0 18px; }
+.note { margin: 0; }
+section, .card { background: #fff; border: 1px solid #e4e7eb; border-radius: 8px; padding: 14px 20px; }
+section { margin-bottom: 18px; }
+.cards { display: flex; flex-wrap: wrap; gap: 14px; margin-bottom: 18px; }
+.card { flex: 1 1 150px; }
+.card b { display: block; font-size: 24px; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.card span { color: #52606d; font-size: 13px; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th { text-align: left; color: #52606d; font-weight: 600; border-bottom: 1px solid #cbd2d9; }
+td { border-bottom: 1px solid #eef0f2; vertical-align: top; }
+th, td { padding: 5px 10px; white-space: nowrap; }
+tr.best td { background: #e6f6ec; font-weight: 600; }
+tr.fail td { color: #a3502f; border-bottom: 0; }
+tr.error td { border-bottom: 1px solid #eef0f2; padding-top: 0; }
+code { font-size: 13px; background: #f0f2f4; padding: 1px 5px; border-radius: 4px; overflow-wrap: anywhere; }
+"""
+
+
+def write_page(study: "Study", folder: Path, metric: str, n_trials: int) -> None:
+    """Write ``sweep.html``: one self-contained document, replaced in one step.
+
+    Args:
+        study: The study.
+        folder: Sweep folder.
+        metric: Name of the objective.
+        n_trials: Total that the sweep goes for.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    title, best, trials = escape(study.study_name), find_best(study, metric), make_trials_table(study)
+    blocks = [
+        f'<h1>{title}</h1>\n<p class="lead">{_goal(study, metric)}</p>',
+        _cards(trials, best, metric, n_trials),
+        "" if best is None else _best_section(best),
+        *(_plot_section(plot, study, metric) for plot in PLOTS),
+        _trials_section(trials, best),
+    ]
+    replace_file(
+        folder / PAGE_FILE,
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n<script>{get_plotlyjs()}</script>\n</head>\n"
+        "<body>\n<main>\n" + "\n".join(blocks) + "\n</main>\n</body>\n</html>\n",
+    )
+
+
+def _goal(study: "Study", metric: str) -> str:
+    end = "highest" if study.direction.name == "MAXIMIZE" else "lowest"
+    return (
+        f"Search for the {end} {escape(metric)} of the validation part. Only the best trial is tested, after the last."
+    )
+
+
+def _cards(trials: pd.DataFrame, best: BestTrial | None, metric: str, n_trials: int) -> str:
+    states = trials["state"].value_counts()
+    cards = [
+        ("–" if best is None else f"{best.value:.4f}", f"best {metric}"),
+        ("–" if best is None else str(best.number), "best trial"),
+        (f"{states.get('complete', 0)} of {n_trials}", "trials finished"),
+        (str(states.get("fail", 0)), "failed or interrupted"),
+        (tell_duration(trials["seconds"].sum()), "spent in trials"),
+    ]
+    return '<div class="cards">' + "".join(_card(value, label) for value, label in cards) + "</div>"
+
+
+def _card(value: str, label: str) -> str:
+    return f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+
+
+def tell_duration(seconds: float) -> str:
+    """Seconds as hours and minutes, minutes and seconds, or seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _best_section(best: BestTrial) -> str:
+    test = {key.removeprefix("test/"): value for key, value in best.headline_test().items()}
+    return (
+        f"<section><h2>Best trial: {best.number}</h2>{_table(pd.DataFrame([best.params]))}"
+        f"<p>Checkpoint: <code>{escape(best.checkpoint)}</code></p>"
+        + (f"<h2>Its test</h2>{_table(pd.DataFrame([test]))}" if test else "")
+        + "</section>"
+    )
+
+
+def _draw_history(study: "Study", metric: str) -> "Figure":
+    from optuna.visualization import plot_optimization_history
+
+    figure = plot_optimization_history(study, target_name=metric)
+    figure.update_traces(selector={"mode": "markers"}, marker={"color": BLUE, "size": 8})
+    figure.update_traces(selector={"mode": "lines"}, line={"color": ORANGE, "shape": "hv"})
+    figure.update_layout(legend={"orientation": "h", "y": 1.12, "x": 0})
+    figure.update_xaxes(dtick=max(1, len(study.trials) // 10))
+    return figure
+
+
+def _draw_parallel(study: "Study", metric: str) -> "Figure":
+    from optuna.visualization import plot_parallel_coordinate
+
+    figure = plot_parallel_coordinate(study, target_name=metric)
+    figure.update_layout(plot_bgcolor="#e4e7eb")  # the lines of the weakest trials are white
+    return figure
+
+
+def _draw_importances(study: "Study", metric: str) -> "Figure":
+    from optuna.visualization import plot_param_importances
+
+    figure = plot_param_importances(study, target_name=metric)
+    figure.update_traces(marker_color=BLUE)
+    return figure
+
+
+class Plot(NamedTuple):
+    """One plot of the page, and how many finished trials it takes."""
+
+    heading: str
+    draw: Callable[["Study", str], "Figure"]
+    needed: int
+
+
+PLOTS = (
+    Plot("Values over the trials", _draw_history, 1),
+    Plot("Parameters of each trial", _draw_parallel, 1),
+    Plot("Importance of the parameters", _draw_importances, 2),
+)
+
+
+def _plot_section(plot: Plot, study: "Study", metric: str) -> str:
+    return f"<section><h2>{plot.heading}</h2>{_plot_or_note(plot, study, metric)}</section>"
+
+
+def _plot_or_note(plot: Plot, study: "Study", metric: str) -> str:
+    finished = sum(trial.state.name == "COMPLETE" for trial in study.trials)
+    if finished < plot.needed:
+        return f'<p class="note">Drawn once {plot.needed} trials have finished; so far {finished}.</p>'
+    try:
+        figure = plot.draw(study, metric)
+    except (ValueError, RuntimeError) as error:
+        return f'<p class="note">Cannot be drawn yet: {escape(str(error))}</p>'
+    figure.update_layout(title=None, template="plotly_white", height=360, margin={"l": 70, "r": 30, "t": 24, "b": 60})
+    figure.update_layout(font={"color": GREY, "size": 12})
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
+
+
+def _trials_section(trials: pd.DataFrame, best: BestTrial | None) -> str:
+    table = _table(trials.drop(columns="checkpoint"), None if best is None else best.number)
+    return f"<section><h2>Trials</h2>{table}</section>"
+
+
+def _table(table: pd.DataFrame, best: int | None = None) -> str:
+    """An HTML table; the row of trial `best` is marked, and a text in the column ``error`` gets a row of its own."""
+    columns = [str(column) for column in table.columns if column != "error"]
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    rows = "".join(_row(row, columns, best) for row in table.to_dict("records"))
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _row(row: dict[Any, Any], columns: list[str], best: int | None) -> str:
+    mark = "best" if best is not None and row["number"] == best else escape(str(row.get("state", "")))
+    cells = "".join(f"<td>{escape(_format(row[column]))}</td>" for column in columns)
+    error = _format(row.get("error"))
+    told = (
+        f'<tr class="fail error"><td></td><td colspan="{len(columns) - 1}">{escape(error)}</td></tr>' if error else ""
+    )
+    return f'<tr class="{mark}">{cells}</tr>{told}'
+
+
+def _format(value: Any) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,66 @@
+"""What a JPEG, JPEG-LS or JPEG 2000 codestream says of its image. Knows nothing of DICOM and decodes nothing.
+
+Some decoders end the whole process when a codestream is of another size than they were told, so it is read first.
+"""
+
+import struct
+from dataclasses import dataclass
+
+_JPEG_START, _JPEG_2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
+_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+_SCAN_MARKER, _PADDING = 0xDA, 0xFF
+
+
+@dataclass(frozen=True)
+class Codestream:
+    """The frame header of a codestream: size in pixels, bits per sample and samples per pixel."""
+
+    rows: int
+    columns: int
+    precision: int
+    components: int
+
+
+def read_codestream(data: bytes) -> Codestream | None:
+    """The frame header of `data`.
+
+    Args:
+        data: One encoded frame.
+
+    Returns:
+        What the frame header says; None where there is no complete one, as in RLE or damaged data.
+    """
+    try:
+        if data.startswith(_JPEG_START):
+            return _read_jpeg(data)
+        start = data.find(_JPEG_2000_START, 0, 1024)
+        return None if start < 0 else _read_jpeg_2000(data, start)
+    except (struct.error, IndexError):
+        return None
+
+
+def _read_jpeg(data: bytes) -> Codestream | None:
+    """The start-of-frame segment (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2)."""
+    position = len(_JPEG_START)
+    while data[position] == _PADDING:
+        marker = data[position + 1]
+        if marker in _FRAME_MARKERS:
+            precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
+            return Codestream(rows, columns, precision, components)
+        if marker == _SCAN_MARKER:
+            return None
+        if marker == _PADDING:
+            position += 1
+        elif marker in _BARE_MARKERS:
+            position += 2
+        else:
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    return None
+
+
+def _read_jpeg_2000(data: bytes, start: int) -> Codestream:
+    """The SIZ segment (ISO 15444-1 A.5.1)."""
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    components, depth = struct.unpack_from(">HB", data, start + 40)
+    return Codestream(bottom - top, right - left, (depth & 0x7F) + 1, components)

@@ -1,0 +1,1 @@
+"""A bundle becomes a predictor. Knows nothing of training or of Hydra."""

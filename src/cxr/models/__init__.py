@@ -1,0 +1,1 @@
+"""Plain `nn.Module`s and their weights. Knows nothing of Lightning, Hydra or datasets."""

@@ -1,0 +1,175 @@
+"""Any backbone of timm by its name. Knows nothing of other sources of nets.
+
+timm's own loading is not used for the download: without a network it retries for most of a minute.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cxr.errors import ConfigError, WeightsError
+from cxr.imaging.preprocess import InputContract
+from cxr.models.arguments import checked_rate
+from cxr.models.download import fetch
+from cxr.models.head import Classifier, make_configured_head, normalized_contract
+from cxr.models.weights import State, read_state
+
+REMEDY = "name its place by net.weights_path=..., or start from random weights by net.pretrained=false"
+STRIDE = 32  # of the last feature map of the hybrid nets
+
+
+def build_timm(
+    num_classes: int,
+    *,
+    architecture: str,
+    pretrained: bool = False,
+    weights_path: str | None = None,
+    in_channels: int = 3,
+    img_size: int | Sequence[int] | None = None,
+    drop_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    head: Mapping[str, Any] | None = None,
+) -> Classifier:
+    """Build a timm backbone with a new head.
+
+    Args:
+        num_classes: Number of logits.
+        architecture: A name that `timm.list_models()` knows, with or without the tag of its weights: "resnet18",
+            "vit_tiny_patch16_224", "densenet121.tv_in1k".
+        pretrained: Load the weights of that tag (the architecture's first without one); the contract then carries the
+            mean and std that timm states for them.
+        weights_path: Where the file of these weights lies; None looks in the caches of Hugging Face and of torch's hub
+            and downloads it into the latter.
+        in_channels: 3, or 1: timm then sums the kernels of the first layer over the colours, and the contract has the
+            averaged mean and std.
+        img_size: Side or (height, width) of the images, for architectures whose parameters depend on it (position
+            embeddings are interpolated); the others take any size. None is the size the architecture was made for.
+        drop_rate: Dropout before the head, in [0, 1); None leaves the architecture's own.
+        drop_path_rate: Stochastic depth, in [0, 1); None leaves the architecture's own.
+        head: hidden, activation and dropout of `make_head`; None for a single linear layer.
+
+    Raises:
+        ConfigError: An argument lies outside its range, or the architecture has no such option.
+        WeightsError: The weights are absent, cannot be fetched, or do not fit.
+    """
+    if weights_path is not None and not pretrained:
+        raise ConfigError("expected net.pretrained=true with net.weights_path, got false; set it or drop the path")
+    if in_channels not in (1, 3):
+        raise ConfigError(f"expected net.in_channels to be 1 or 3, got {in_channels!r}; choose one of these")
+    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    options: dict[str, Any] = {name: checked_rate(name, rate) for name, rate in rates.items() if rate is not None}
+    options["in_chans"] = in_channels
+    described = _describe(architecture)
+    size = None
+    if described.fixed_input_size:
+        size = described.input_size[1:] if img_size is None else _pair(img_size)
+        if size != described.input_size[1:]:
+            options["img_size"] = _find_img_size(architecture, options, size)
+    if pretrained:
+        backbone = _create_pretrained(architecture, described, weights_path, options)
+        contract = normalized_contract(in_channels, described.mean, described.std, size)
+    else:
+        backbone = _create(architecture, num_classes=0, **options)
+        contract = InputContract(channels=in_channels, size=size)
+    return Classifier(backbone, make_configured_head(_feature_count(backbone), num_classes, head), contract)
+
+
+def _describe(architecture: str) -> Any:
+    """Return timm's record of an architecture and its weights."""
+    import timm
+
+    name, _, tag = architecture.partition(".")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"choose e.g. {', '.join(near)}" if near else "list them with timm.list_models()"
+        raise ConfigError(f"expected net.architecture to be a timm model, got '{architecture}'; {hint}")
+    if tag and architecture not in timm.list_pretrained(f"{name}.*"):
+        known = ", ".join(timm.list_pretrained(f"{name}.*"))
+        raise ConfigError(f"expected the weights of {name} to be one of {known}, got '{tag}'; choose one of these")
+    return timm.get_pretrained_cfg(architecture)
+
+
+def _create(architecture: str, **options: Any) -> nn.Module:
+    import timm
+
+    try:
+        net: nn.Module = timm.create_model(architecture, **options)
+    except TypeError as error:
+        raise ConfigError(f"expected options that {architecture} has, got {error}; set that option to null") from error
+    return net
+
+
+def _feature_count(backbone: Any) -> int:
+    """Width of the pooled features; some backbones have a dense layer between pooling and classifier."""
+    return int(getattr(backbone, "head_hidden_size", backbone.num_features))
+
+
+def _pair(img_size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    return int(height), int(width)
+
+
+def _find_img_size(architecture: str, options: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    """Find the size to build an architecture with so that it takes images of `size`.
+
+    Hybrid nets drop the border that does not fill a whole cell, so they are built for the multiple of 32 below.
+    """
+    below = (size[0] // STRIDE * STRIDE, size[1] // STRIDE * STRIDE)
+    images = torch.zeros(1, options["in_chans"], *size)
+    for candidate in dict.fromkeys((size, below)):
+        try:
+            with torch.no_grad():
+                _create(architecture, num_classes=0, img_size=candidate, **options).eval()(images)
+        except (RuntimeError, ValueError, AssertionError):
+            continue
+        return candidate
+    raise ConfigError(
+        f"expected a size that {architecture} can take, got {size[0]}x{size[1]}; "
+        "choose a multiple of 32, or net.img_size=null with the size it was made for"
+    )
+
+
+def _create_pretrained(
+    architecture: str, described: Any, weights_path: str | None, options: Mapping[str, Any]
+) -> nn.Module:
+    path = _find_weights(architecture, described) if weights_path is None else Path(weights_path)
+    state = read_state(path)
+    classifiers = (described.classifier,) if isinstance(described.classifier, str) else described.classifier
+    state |= _classifier_of(_create(architecture, **options), classifiers)  # it is replaced anyway: any width will do
+    overlay = {"state_dict": state, "custom_load": False, "label_offset": 0}
+    try:
+        backbone = _create(architecture, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:600]
+        raise WeightsError(f"expected {path} to hold the weights of {architecture}, got {reason}; {REMEDY}") from error
+    backbone.reset_classifier(0)  # type: ignore[operator]
+    return backbone
+
+
+def _classifier_of(net: nn.Module, classifiers: Sequence[str] | None) -> State:
+    prefixes = tuple(f"{name}." for name in classifiers or ())
+    return {name: tensor for name, tensor in net.state_dict().items() if name.startswith(prefixes)}
+
+
+def _find_weights(architecture: str, described: Any) -> Path:
+    import huggingface_hub
+
+    if described.hf_hub_id is None:
+        import timm
+
+        known = ", ".join(timm.list_pretrained(f"{architecture.split('_')[0]}*")[:8])
+        raise WeightsError(
+            f"expected weights for {architecture}, timm has none; choose one that has, e.g. {known}, "
+            "or net.pretrained=false"
+        )
+    name = described.hf_hub_filename or "model.safetensors"
+    cached = huggingface_hub.try_to_load_from_cache(described.hf_hub_id, name)
+    if isinstance(cached, str):
+        return Path(cached)
+    repository = Path(described.hf_hub_id).name
+    target = Path(torch.hub.get_dir()) / "checkpoints" / f"{repository}{Path(name).suffix}"
+    return fetch(huggingface_hub.hf_hub_url(described.hf_hub_id, name), target, REMEDY)

@@ -1,0 +1,1 @@
+"""Config -> run folder: the one LightningModule, the one LightningDataModule, callbacks, `fit`."""

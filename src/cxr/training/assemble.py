@@ -1,0 +1,197 @@
+"""Config -> the parts of one experiment, checked before any work starts.
+
+The only file of this room that knows Hydra. What a config may build is listed in `ALLOWED`; nothing else runs.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from cxr.data.augment import AffineAugment
+from cxr.data.cache import ImageCache, ImageStore, UncachedImages
+from cxr.data.cohort import Cohort, make_cohort
+from cxr.data.file_index import FileIndex
+from cxr.data.identity import load_salt
+from cxr.errors import ConfigError, CxrError, require_extra
+from cxr.imaging.preprocess import Preprocess
+from cxr.models.build import build_net
+from cxr.training.callbacks.checkpoint import AtomicCheckpointIO
+from cxr.training.config_rules import check_config
+from cxr.training.datamodule import ChestDataModule
+from cxr.training.metrics import metric_names
+from cxr.training.module import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+ALLOWED = {
+    "data.reader": ("cxr.data.readers.*",),
+    "loss": ("cxr.training.losses.*", "torch.nn.modules.loss.CrossEntropyLoss"),  # what a target returns counts too
+    "optimizer": ("torch.optim.*",),
+    "scheduler": ("cxr.training.schedulers.*",),
+    "trainer": ("pytorch_lightning.*",),
+    "callbacks": ("pytorch_lightning.callbacks.*", "cxr.training.callbacks.*"),
+    "logger": ("pytorch_lightning.loggers.*", "cxr.training.callbacks.*"),
+}
+LOGGER_MODULES = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "comet": "comet_ml",
+    "neptune": "neptune",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of one run.
+
+    Attributes:
+        config: The composed config.
+        cohort: Samples with label and split, class names, report.
+        preprocess: Complete preprocessing, the same everywhere.
+        net_config: Name and plain arguments of the net.
+        task: The LightningModule.
+        datamodule: The LightningDataModule.
+        trainer: The Trainer with its callbacks and loggers.
+    """
+
+    config: DictConfig
+    cohort: Cohort
+    preprocess: Preprocess
+    net_config: dict[str, Any]
+    task: ClassificationTask
+    datamodule: ChestDataModule
+    trainer: pl.Trainer
+
+
+def build(config: DictConfig, group: str, **arguments: Any) -> Any:
+    """Instantiate one config group from the places that it may come from.
+
+    Raises:
+        ConfigError: The target refuses its arguments or is not allowed.
+    """
+    try:
+        return instantiate(config, **arguments, _convert_="all", _execution_whitelist_=ALLOWED[group])
+    except CxrError:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__, CxrError):
+            raise error.__cause__ from error
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        raise ConfigError(f"the config group {group} cannot be built: {' '.join(str(cause).split())}") from error
+
+
+def assemble(config: DictConfig) -> Experiment:
+    """Build every part of the run that `config` describes.
+
+    Raises:
+        CxrError: Something is missing or does not fit; nothing has been trained or written to the run folder.
+    """
+    check_config(config)
+    loggers = build_loggers(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    preprocess = Preprocess.from_dict(plain(config.preprocess))
+    images = open_images(config, preprocess)
+    cohort = build_cohort(config, images)
+    check_monitor(config.monitor.metric, cohort.class_names)
+    net_config = plain(config.net)
+    net = build_net(num_classes=len(cohort.class_names), **net_config)
+    preprocess = net.input_contract.complete(preprocess)
+    net.input_contract.check(preprocess, net_config["name"])
+    if config.compile:
+        net.compile()
+    task = build_task(config, net, cohort)
+    datamodule = ChestDataModule(
+        cohort.samples, images, preprocess, AffineAugment(**plain(config.augment), seed=config.seed),
+        config.sampler.mode, config.data.batch_size, config.data.num_workers, config.seed,
+    )  # fmt: skip
+    return Experiment(config, cohort, preprocess, net_config, task, datamodule, build_trainer(config, loggers))
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config group as plain Python values."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
+    """The store of decoded images: on disk unless ``data.cache=false``."""
+    if config.data.cache:
+        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess)
+    return UncachedImages(preprocess)
+
+
+def build_cohort(config: DictConfig, images: ImageStore) -> Cohort:
+    """Read, check, filter, decode and split the dataset."""
+    cache_dir = Path(config.paths.cache_dir)
+    data = config.data
+    return make_cohort(
+        build(data.reader, "data.reader"),
+        classes=None if data.classes is None else plain(data.classes),
+        view_filter=data.view_filter,
+        limit=data.limit,
+        balance_all=config.sampler.balance_all,
+        fractions=tuple(data.fractions),
+        split_file=None if data.split_file is None else Path(data.split_file),
+        seed=config.seed,
+        images=images,
+        index=FileIndex(cache_dir / "files.sqlite"),
+        on_bad_file=data.on_bad_file,
+        salt=load_salt(cache_dir),
+    )
+
+
+def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> ClassificationTask:
+    """The LightningModule, its loss weighted by the training part."""
+    train = cohort.samples.loc[cohort.samples["split"] == "train", "label"]
+    counts = torch.bincount(torch.tensor(train.to_numpy()), minlength=len(cohort.class_names))
+    optimizer = build(config.optimizer, "optimizer")
+    try_optimizer(optimizer, net)
+    return ClassificationTask(
+        net, cohort.class_names, build(config.loss, "loss")(counts=counts), optimizer,
+        None if config.scheduler._target_ is None else build(config.scheduler, "scheduler"),
+        config.monitor.metric, config.seed, config.channels_last,
+    )  # fmt: skip
+
+
+def try_optimizer(optimizer: Any, net: torch.nn.Module) -> None:
+    """Raise ConfigError when the optimiser refuses its options, before any image is read."""
+    try:
+        optimizer(list(net.parameters()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the config group optimizer cannot be built: {error}") from error
+
+
+def build_loggers(config: DictConfig) -> list[Logger]:
+    """The loggers by name, their extras checked first."""
+    for name in config.logger:
+        if name in LOGGER_MODULES:
+            require_extra(LOGGER_MODULES[name], name)
+    return [build(one, "logger") for one in config.logger.values()]
+
+
+def build_trainer(config: DictConfig, loggers: list[Logger]) -> pl.Trainer:
+    """The Trainer with callbacks and loggers; checkpoints are written atomically."""
+    callbacks = [build(one, "callbacks") for one in config.callbacks.values() if one is not None]
+    return build(
+        config.trainer, "trainer",
+        callbacks=callbacks, logger=loggers if loggers else False, default_root_dir=config.paths.output_dir,
+        plugins=[AtomicCheckpointIO()], enable_progress_bar=config.callbacks.get("progress") is not None,
+        enable_model_summary=False,
+    )  # fmt: skip
+
+
+def check_monitor(metric: str, class_names: list[str]) -> None:
+    """Raise ConfigError unless `metric` is one that validation logs."""
+    known = [f"val/{name}" for name in metric_names(class_names)]
+    if metric not in known:
+        raise ConfigError(f"monitor.metric={metric} is not logged; expected one of: {', '.join(known)}")

@@ -1,0 +1,124 @@
+"""Weights & Biases: the logger, and the pictures it gets each validation epoch. The only file that knows W&B.
+
+No account is ever needed: without an API key the run is recorded offline and can be sent later with `wandb sync`.
+"""
+
+import logging
+import netrc
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
+
+from cxr.errors import require_extra
+from cxr.evaluation.figure_set import classification_figures, figure_to_array
+from cxr.evaluation.figures import plot_image_grid
+from cxr.training.datamodule import ChestDataModule
+
+if TYPE_CHECKING:
+    from cxr.training.module import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+EVERY_EPOCH = ("confusion", "confusion_normalised", "f1_heatmap")
+
+
+def has_api_key() -> bool:
+    """Whether W&B would find a key: WANDB_API_KEY, or the netrc entry that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return host is not None and netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def make_wandb_logger(
+    save_dir: str, project: str, name: str, group: str | None, id: str | None, upload_checkpoint: bool
+) -> WandbLogger:
+    """A W&B logger that runs offline by itself when there is no API key.
+
+    Args:
+        save_dir: The run folder.
+        project: W&B project.
+        name: Name of the run.
+        group: Name that the trials of one sweep share, or None.
+        id: Id of an earlier W&B run to append to, or None for a new one.
+        upload_checkpoint: Store the best checkpoint as an artifact; needs a key.
+
+    Raises:
+        MissingExtraError: wandb is not installed.
+    """
+    require_extra("wandb", "wandb")
+    mode = os.environ.get("WANDB_MODE")
+    offline = mode == "offline" or (mode is None and not has_api_key())
+    if offline:
+        log.info("W&B records offline in %s/wandb; set WANDB_API_KEY and run `wandb sync` to send it", save_dir)
+    return WandbLogger(
+        save_dir=save_dir, project=project, name=name, group=group, id=id, resume="allow",
+        offline=offline, log_model=upload_checkpoint and not offline,
+    )  # fmt: skip
+
+
+class WandbMedia(pl.Callback):
+    """Sends figures with class names to W&B, under keys that are the same in every run; idle without a W&B logger.
+
+    Each validation epoch: ``val/confusion``, ``val/confusion_normalised``, ``val/f1_heatmap`` and, where images may
+    leave the machine, ``val/samples``: the same images each time with prediction and truth. When the best checkpoint
+    is evaluated, ``val/roc``, ``val/precision_recall`` and the same for ``test/``.
+
+    Args:
+        images: Number of sample images.
+        public_images: Whether the dataset's images may be sent to a tracker.
+    """
+
+    def __init__(self, images: int, public_images: bool) -> None:
+        self.images = images if public_images else 0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: "ClassificationTask") -> None:
+        """Send the figures of this validation."""
+        final = trainer.state.fn == TrainerFn.VALIDATING
+        self._send(trainer, pl_module, part="val", final=final)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: "ClassificationTask") -> None:
+        """Send the figures of the test part."""
+        self._send(trainer, pl_module, part="test", final=True)
+
+    def _send(self, trainer: pl.Trainer, task: "ClassificationTask", part: str, final: bool) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not loggers or trainer.sanity_checking:
+            return
+        logits, target, key = (values.cpu() for values in task.outputs_of(part).compute())
+        if not trainer.is_global_zero:
+            return
+        probs = logits.double().softmax(dim=1)
+        figures = classification_figures(target.numpy(), probs.numpy(), task.class_names)
+        chosen = {name: figure for name, figure in figures.items() if final or name in EVERY_EPOCH}
+        if part == "val" and self.images > 0:
+            chosen["samples"] = self._samples(trainer.datamodule, probs, target, key, task.class_names)
+        for logger in loggers:
+            for name, figure in chosen.items():
+                logger.log_image(f"{part}/{name}", [figure_to_array(figure)], step=trainer.global_step)
+
+    def _samples(
+        self,
+        datamodule: ChestDataModule,
+        probs: torch.Tensor,
+        target: torch.Tensor,
+        key: torch.Tensor,
+        names: list[str],
+    ) -> Any:
+        rows = np.unique(np.linspace(0, len(key) - 1, num=self.images).round().astype(np.int64))
+        stored = datamodule.stored_images("val", key[rows].numpy())
+        images = list(stored.astype(np.float32) / np.iinfo(stored.dtype).max)
+        preds = probs.argmax(dim=1)
+        titles = [f"{names[preds[row]]} {probs[row].max():.2f} | truth {names[target[row]]}" for row in rows]
+        return plot_image_grid(images, titles, [bool(preds[row] == target[row]) for row in rows])

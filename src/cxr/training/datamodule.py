@@ -1,0 +1,116 @@
+"""The one LightningDataModule: a cohort and its stored images -> finished, augmented batches on the device.
+
+Knows nothing of datasets' layouts or of configs.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from cxr.data.augment import AffineAugment
+from cxr.data.batch import BatchTransform
+from cxr.data.cache import ImageStore, StoredImages
+from cxr.data.dataset import Batch, EpochSampler, ImageDataset, keep_batch
+from cxr.data.decoding import StoredArray
+from cxr.imaging.preprocess import Preprocess
+
+
+class ChestDataModule(pl.LightningDataModule):
+    """Batches of ``image`` (B, C, H, W) float32 in the net's range, ``label`` (B,) and ``key`` (B,), both int64.
+
+    Args:
+        samples: The samples table with `label`, `split`, `image_path` and `content_hash`.
+        images: Where the stored images come from.
+        preprocess: Complete preprocessing; the same for every part.
+        augment: What is done to training images.
+        sampling: How an epoch draws training images, a mode of `cxr.data.sampling.epoch_order`.
+        batch_size: Images per batch and device.
+        num_workers: Loader processes; 0 is fastest where images come decoded from the cache.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        samples: pd.DataFrame,
+        images: ImageStore,
+        preprocess: Preprocess,
+        augment: AffineAugment,
+        sampling: str,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.parts = {str(part): rows.reset_index(drop=True) for part, rows in samples.groupby("split")}
+        self.images = images
+        self.transform = BatchTransform(preprocess, augment)
+        self.sampling = sampling
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.datasets: dict[str, ImageDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        """Open the stored images of each part."""
+        for part in self.parts.keys() - self.datasets.keys():
+            self.datasets[part] = ImageDataset(self._open(part), self._labels(part))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Training batches in the order of the epoch; a last batch of a single image is left out (batch norm)."""
+        labels = self._labels("train")
+        sampler = EpochSampler(labels, self.sampling, self.seed)
+        sampler.set_epoch(self._next_epoch())
+        single_left = len(sampler) % self.batch_size == 1 and len(sampler) > 1
+        return self._loader("train", sampler=sampler, drop_last=single_left)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation batches in table order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test batches in table order."""
+        return self._loader("test")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move images and labels; keys stay with the host, where the draws of augmentation are made."""
+        moved = {name: values.to(device, non_blocking=True) for name, values in batch.items() if name != "key"}
+        return {**moved, "key": batch["key"]}
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Finish preprocessing, and augment in training, on the batch's device."""
+        trainer = self.trainer
+        training = bool(trainer is not None and trainer.training)
+        epoch = trainer.current_epoch if trainer is not None else 0
+        return {**batch, "image": self.transform(batch["image"], batch["key"], epoch, training)}
+
+    def stored_images(self, part: str, rows: NDArray[np.int64]) -> StoredArray:
+        """(N, h, w) stored images of the (N,) positions `rows` in the table of `part`."""
+        return self._open(part)[rows]
+
+    def _next_epoch(self) -> int:
+        """The epoch about to be trained: Lightning fetches a resumed run's first batch before it tells the sampler."""
+        return 0 if self.trainer is None else int(self.trainer.fit_loop.epoch_progress.current.processed)
+
+    def _open(self, part: str) -> StoredImages:
+        table = self.parts[part]
+        return self.images.open(table["image_path"].tolist(), table["content_hash"].tolist())
+
+    def _labels(self, part: str) -> NDArray[np.int64]:
+        return self.parts[part]["label"].to_numpy(dtype=np.int64)
+
+    def _loader(self, part: str, **options: Any) -> DataLoader[Batch]:
+        return DataLoader(
+            self.datasets[part],
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=keep_batch,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # of its own: an iterator draws from it, and dropout must not notice
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )

@@ -1,0 +1,185 @@
+"""fit(): config -> a run folder with a tested model's bundle in it.
+
+Everything after training (evaluation, prediction, serving) starts from what this leaves on disk, never from the config.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from cxr.data.identity import hash_ids, load_salt
+from cxr.data.phantoms.ceiling import best_achievable_auroc
+from cxr.data.splits import write_split
+from cxr.errors import DataError, TrainingError
+from cxr.evaluation.predictions import make_predictions
+from cxr.inference.bundle import write_bundle
+from cxr.models.build import count_parameters
+from cxr.training.assemble import Experiment, assemble, plain
+from cxr.training.run_folder import RunFolder, start_logging
+from cxr.training.summary import show_data, show_net, show_results
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training gave.
+
+    Attributes:
+        run_dir: The run folder.
+        best_score: Best monitored value over the epochs.
+        best_checkpoint: Checkpoint of that epoch.
+        metrics: ``val/...`` and, where the test part was opened, ``test/...`` of that checkpoint.
+    """
+
+    run_dir: Path
+    best_score: float
+    best_checkpoint: Path
+    metrics: dict[str, float]
+
+
+def preflight(config: DictConfig) -> None:
+    """Raise what `fit` would raise before its first batch; decodes what is not decoded yet and trains nothing.
+
+    Raises:
+        CxrError: Data, extras, weights or config values that are missing or do not fit.
+    """
+    assemble(config)
+
+
+def fit(config: DictConfig) -> FitResult:
+    """Train, choose the best checkpoint by the monitored metric, evaluate it, and write the run folder.
+
+    Args:
+        config: The composed config (configs/train.yaml).
+
+    Raises:
+        CxrError: Anything the user can mend; what was saved before stays usable.
+    """
+    folder = RunFolder(Path(config.paths.output_dir))
+    start_logging(folder.root)
+    experiment = assemble(config)
+    folder.write_inputs(plain(config), experiment.cohort.report)
+    write_split(
+        experiment.cohort.samples, folder.split, class_names=experiment.cohort.class_names, salt=id_salt(config)
+    )
+    show_data(experiment.cohort.report)
+    show_net(experiment.task.net, experiment.net_config["name"], experiment.preprocess)
+    log_hyperparameters(experiment)
+    train(experiment)
+    checkpoint = experiment.trainer.checkpoint_callback
+    if checkpoint is None or not checkpoint.best_model_path:
+        log.info("no checkpoint was asked for: nothing is evaluated")
+        return FitResult(folder.root, math.nan, Path(), {})
+    best = Path(checkpoint.best_model_path)
+    score = float(checkpoint.best_model_score)
+    folder.write_best(config.monitor.metric, score, best)
+    metrics = evaluate(experiment, folder, best, ["val", "test"] if config.test else ["val"])
+    folder.write_learning_curves(config.monitor.metric, config.monitor.mode)
+    write_run_bundle(experiment, folder, metrics)
+    show_results(folder.root, metrics, phantom_ceiling(experiment.datamodule.parts["test"]))
+    return FitResult(folder.root, score, best, metrics)
+
+
+def test_run(run_dir: Path) -> dict[str, float]:
+    """Open the test part for the best checkpoint of a finished run that was trained with ``test=false``.
+
+    Args:
+        run_dir: The run folder.
+
+    Returns:
+        The ``test/...`` metrics, which are also added to the run folder.
+
+    Raises:
+        DataError: The folder is not a finished run.
+    """
+    folder = RunFolder(run_dir)
+    config = OmegaConf.create(folder.read_config())
+    config.paths.output_dir = str(run_dir)
+    config.data.split_file = str(folder.split)
+    config.logger = {}
+    experiment = assemble(config)
+    return evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
+
+
+def train(experiment: Experiment) -> None:
+    """Run the training loop, from ``ckpt_path`` where it is given."""
+    ckpt_path = experiment.config.ckpt_path
+    if ckpt_path is not None and not Path(ckpt_path).is_file():
+        raise DataError(f"ckpt_path must be a checkpoint of an earlier run, but {ckpt_path} is not a file")
+    try:
+        experiment.trainer.fit(
+            experiment.task, datamodule=experiment.datamodule, ckpt_path=ckpt_path, weights_only=True
+        )
+    except SystemExit as error:  # Lightning turns Ctrl-C into an exit
+        raise KeyboardInterrupt from error
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU ran out of memory with data.batch_size={experiment.config.data.batch_size}; halve it and double "
+            "trainer.accumulate_grad_batches, or set trainer.precision=bf16-mixed"
+        ) from error
+
+
+def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts: list[str]) -> dict[str, float]:
+    """Predictions, metrics and figures of some parts by one checkpoint, written to the run folder."""
+    log.info("evaluating the best checkpoint %s on %s", checkpoint.name, " and ".join(parts))
+    metrics: dict[str, float] = {}
+    for part in parts:
+        run = experiment.trainer.validate if part == "val" else experiment.trainer.test
+        run(experiment.task, datamodule=experiment.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        logits, _, key = experiment.task.outputs_of(part).compute()
+        samples = told_ids(experiment.datamodule.parts[part].iloc[key.cpu().numpy()], experiment.config)
+        table = make_predictions(samples, logits.cpu().numpy(), experiment.cohort.class_names, part, folder.root.name)
+        metrics |= folder.write_evaluation(table, experiment.cohort.class_names, part)
+    folder.write_metrics(metrics)
+    return metrics
+
+
+def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    """The table with its ids as they may be told: salted hashes unless ``hash_ids=false``."""
+    salt = id_salt(config)
+    if salt is None:
+        return samples
+    hashed = {
+        name: hash_ids(samples[name], salt) for name in ("sample_id", "patient_id", "study_id") if name in samples
+    }
+    return samples.assign(**hashed)
+
+
+def id_salt(config: DictConfig) -> str | None:
+    """The salt of hashed ids, or None where ids are told as they are."""
+    return load_salt(Path(config.paths.cache_dir)) if config.hash_ids else None
+
+
+def log_hyperparameters(experiment: Experiment) -> None:
+    """Config and parameter counts to every logger."""
+    values = {**plain(experiment.config), "parameters": count_parameters(experiment.task.net)}
+    for logger in experiment.trainer.loggers:
+        logger.log_hyperparams(values)
+
+
+def write_run_bundle(experiment: Experiment, folder: RunFolder, metrics: dict[str, float]) -> None:
+    """The bundle of the best checkpoint, whose weights `evaluate` left in the net."""
+    extras = {
+        "run": folder.root.name,
+        "data_fingerprint": experiment.cohort.report["fingerprint"],
+        "versions": {name: version(name) for name in ("cxr-lab", "torch", "torchvision", "timm")},
+        "metrics": metrics,
+    }
+    write_bundle(
+        folder.root / "bundle", experiment.task.net, experiment.net_config, experiment.cohort.class_names,
+        experiment.preprocess, extras,
+    )  # fmt: skip
+
+
+def phantom_ceiling(samples: pd.DataFrame) -> float | None:
+    """The best AUROC that any score can reach on these rows: known for phantoms in two classes, else None."""
+    if "d_prime" not in samples or samples["label"].nunique() != 2:
+        return None
+    return best_achievable_auroc(samples, samples["label"] == 1)

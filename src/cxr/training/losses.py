@@ -1,0 +1,55 @@
+"""Losses on logits (B, K) and class indices (B,). Knows nothing of Lightning or configs."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ClassWeights = Literal["none", "balanced"]
+
+
+def class_weights(counts: Tensor, kind: ClassWeights) -> Tensor | None:
+    """Weight of each class from the class counts of the training part.
+
+    Args:
+        counts: (K,) images per class, each at least 1.
+        kind: ``balanced`` gives n / (K * n_k) as scikit-learn's ``compute_class_weight``; ``none`` gives None.
+
+    Returns:
+        (K,) float32 weights or None.
+    """
+    if kind == "none":
+        return None
+    return (counts.sum() / (len(counts) * counts)).float()
+
+
+def make_cross_entropy(counts: Tensor, class_weights_kind: ClassWeights, label_smoothing: float) -> nn.Module:
+    """Cross-entropy with optional class weights and label smoothing in [0, 1)."""
+    return nn.CrossEntropyLoss(weight=class_weights(counts, class_weights_kind), label_smoothing=label_smoothing)
+
+
+class FocalLoss(nn.Module):
+    """Multi-class focal loss, mean of -w_y (1 - p_y)^gamma log p_y (Lin et al. 2017, arXiv:1708.02002).
+
+    With gamma = 0 it is the class-weighted cross-entropy of torch, the weights normalising the mean included.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, gamma: float) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of logits (B, K) against class indices (B,)."""
+        log_p = functional.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
+        weight = self.weight[target]
+        return -(weight * (1 - log_p.exp()) ** self.gamma * log_p).sum() / weight.sum()
+
+
+def make_focal(counts: Tensor, class_weights_kind: ClassWeights, gamma: float) -> nn.Module:
+    """Focal loss with optional class weights; gamma >= 0."""
+    weight = class_weights(counts, class_weights_kind)
+    return FocalLoss(torch.ones(len(counts)) if weight is None else weight, gamma)

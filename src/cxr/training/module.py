@@ -1,0 +1,135 @@
+"""The one LightningModule: a net, a loss, an optimiser and the metrics of each epoch.
+
+Knows nothing of datasets, files or configs. All randomness of an epoch is a function of (seed, epoch).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from cxr.errors import TrainingError
+from cxr.training.metrics import EpochOutputs, epoch_metrics
+
+Batch = dict[str, Tensor]
+
+
+class ClassificationTask(pl.LightningModule):
+    """Trains `net` on batches of ``image`` (B, C, H, W) float32, ``label`` (B,) int64 and ``key`` (B,) int64.
+
+    After a validation or test epoch `outputs_of(part).compute()` still holds its logits, until the next one begins.
+
+    Args:
+        net: (B, C, H, W) -> logits (B, K).
+        class_names: The K names in order.
+        loss: (logits, target) -> scalar.
+        optimizer: parameters -> optimiser.
+        scheduler: (optimiser, total updates) -> schedule, or None.
+        monitor: Metric that a plateau schedule follows, for example ``val/auroc``.
+        seed: The run's seed.
+        channels_last: Keep weights and images in channels-last memory format.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        class_names: list[str],
+        loss: nn.Module,
+        optimizer: Callable[[Any], Optimizer],
+        scheduler: Callable[[Optimizer, int], LRScheduler | ReduceLROnPlateau] | None,
+        monitor: str,
+        seed: int,
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last) if channels_last else net
+        self.class_names = class_names
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.monitor = monitor
+        self.seed = seed
+        self.channels_last = channels_last
+        self.val_outputs = EpochOutputs()
+        self.test_outputs = EpochOutputs()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        if self.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return self.net(image)
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's random numbers (dropout) from (seed, epoch), so that a resumed run draws the same."""
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank]).generate_state(1)[0])
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch; nothing here waits for the device."""
+        logits = self(batch["image"])
+        loss = self.loss(logits, batch["label"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(logits))
+        accuracy = (logits.argmax(dim=1) == batch["label"]).float().mean()
+        self.log("train/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=len(logits))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Stop before a checkpoint is written when the loss is no longer a number."""
+        loss = self.trainer.callback_metrics["train/loss"]
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"train/loss is {loss.item()} in epoch {self.current_epoch}, expected a finite number; "
+                "lower optimizer.lr, or set trainer.precision=32-true and trainer.gradient_clip_val=0.5"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one validation batch."""
+        self.val_outputs.update(self(batch["image"]), batch["label"], batch["key"])
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one test batch."""
+        self.test_outputs.update(self(batch["image"]), batch["label"], batch["key"])
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the logits of the validation before."""
+        self.val_outputs.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the logits of the test before."""
+        self.test_outputs.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/...`."""
+        self._log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/...`."""
+        self._log_epoch("test")
+
+    def outputs_of(self, part: str) -> EpochOutputs:
+        """Logits, targets and keys of the last epoch over `part`, ``val`` or ``test``."""
+        return {"val": self.val_outputs, "test": self.test_outputs}[part]
+
+    def _log_epoch(self, part: str) -> None:
+        logits, target, _ = self.outputs_of(part).compute()
+        metrics = {"loss": self.loss(logits, target), **epoch_metrics(logits, target, self.class_names)}
+        self.log_dict({f"{part}/{name}": value for name, value in metrics.items()})
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and the schedule stepped once per update (a plateau: once per validation)."""
+        optimizer = self.make_optimizer([p for p in self.net.parameters() if p.requires_grad])
+        if self.make_scheduler is None:
+            return optimizer
+        schedule = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        # Stepped by batch count rather than "epoch": Lightning steps those after the checkpoint is written.
+        every = self.trainer.num_training_batches if isinstance(schedule, ReduceLROnPlateau) else 1
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": every, "monitor": self.monitor},
+        }

@@ -1,0 +1,183 @@
+"""What a run leaves on disk beside its checkpoints. Knows nothing of Lightning or of how the numbers were made."""
+
+import json
+import logging
+import math
+import platform
+import sys
+import warnings
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cxr.errors import DataError
+from cxr.evaluation.figure_set import classification_figures
+from cxr.evaluation.figures import plot_learning_curves, write_figure
+from cxr.evaluation.metrics import classification_metrics
+from cxr.evaluation.predictions import aggregate_by_study, write_predictions
+
+FOREIGN = "py.warnings"
+PACKAGE = Path(__file__).parents[1]
+
+
+def start_logging(run_dir: Path) -> None:
+    """Log to the terminal, in colour where it is one, and to ``run.log``.
+
+    No warning is silenced: those of this package go to both places, those of other packages to ``run.log``.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(run_dir / "run.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[terminal_handler(), file], force=True)
+    warnings.showwarning = log_warning
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its INFO lines advertise
+
+
+def terminal_handler() -> logging.Handler:
+    """A coloured handler for a terminal, a plain one for a pipe; neither shows the warnings of other packages."""
+    if sys.stderr.isatty():
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="[%H:%M:%S]")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: record.name != FOREIGN)
+    return handler
+
+
+def log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What `warnings.showwarning` is set to: a line in the log instead of a line of code on stderr."""
+    if PACKAGE in Path(filename).parents:
+        logging.getLogger("cxr").warning("%s", message)
+    else:
+        logging.getLogger(FOREIGN).warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)
+
+
+class RunFolder:
+    """One run on disk: config.yaml, environment.txt, split.csv, data_report.json, history.csv, checkpoints/,
+    metrics.json, predictions_*.csv, figures/, bundle/.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.split = root / "split.csv"
+        self.metrics = root / "metrics.json"
+        self.figures = root / "figures"
+
+    def write_inputs(self, config: dict[str, Any], data_report: dict[str, Any]) -> None:
+        """Config, environment and data report."""
+        self.figures.mkdir(parents=True, exist_ok=True)
+        (self.root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        (self.root / "environment.txt").write_text("\n".join(environment()) + "\n")
+        write_json(data_report, self.root / "data_report.json")
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config that `write_inputs` wrote.
+
+        Raises:
+            DataError: The folder is not a run.
+        """
+        path = self.root / "config.yaml"
+        if not path.exists():
+            raise DataError(
+                f"expected a run folder with config.yaml, but {self.root} has none; give the folder of a run"
+            )
+        return dict(yaml.safe_load(path.read_text()))
+
+    def write_best(self, monitor: str, score: float, checkpoint: Path) -> None:
+        """Start metrics.json with the chosen checkpoint."""
+        best = {
+            "monitor": monitor,
+            "score": score,
+            "checkpoint": checkpoint.relative_to(self.root.absolute()).as_posix(),
+        }
+        write_json({"best": best}, self.metrics)
+
+    def best_checkpoint(self) -> Path:
+        """The checkpoint that `write_best` recorded.
+
+        Raises:
+            DataError: Training has not finished.
+        """
+        if not self.metrics.exists():
+            raise DataError(
+                f"expected metrics.json in {self.root}, but there is none: the run has not finished; resume it"
+            )
+        return self.root / json.loads(self.metrics.read_text())["best"]["checkpoint"]
+
+    def write_evaluation(self, predictions: pd.DataFrame, class_names: list[str], part: str) -> dict[str, float]:
+        """Predictions, metrics and figures of one part; per study as well where a study has several images.
+
+        Args:
+            predictions: The predictions table.
+            class_names: The K names in order.
+            part: ``val`` or ``test``.
+
+        Returns:
+            ``<part>/<metric>`` per image, and ``<part>_study/<metric>`` where that differs.
+        """
+        metrics = self._write_table(predictions, class_names, part)
+        if predictions["study_id"].dropna().duplicated().any():
+            metrics |= self._write_table(aggregate_by_study(predictions), class_names, f"{part}_study")
+        return metrics
+
+    def _write_table(self, predictions: pd.DataFrame, class_names: list[str], name: str) -> dict[str, float]:
+        write_predictions(predictions, class_names, self.root / f"predictions_{name}.csv")
+        target, probs = target_and_probs(predictions)
+        for figure_name, figure in classification_figures(target, probs, class_names).items():
+            write_figure(figure, self.figures / f"{name}_{figure_name}.png")
+        return {f"{name}/{key}": value for key, value in classification_metrics(target, probs, class_names).items()}
+
+    def write_metrics(self, metrics: dict[str, float]) -> None:
+        """Add metrics to metrics.json."""
+        written = json.loads(self.metrics.read_text())
+        written["metrics"] = written.get("metrics", {}) | metrics
+        write_json(written, self.metrics)
+
+    def write_learning_curves(self, monitor: str, mode: str) -> None:
+        """figures/learning_curves.png from history.csv, the best epoch by `monitor` marked."""
+        history = self.root / "history.csv"
+        if history.exists():
+            curves = plot_learning_curves(pd.read_csv(history), monitor, mode)
+            write_figure(curves, self.figures / "learning_curves.png")
+
+
+def target_and_probs(predictions: pd.DataFrame) -> tuple[Any, Any]:
+    """Targets (N,) and probabilities (N, K) of a predictions table."""
+    columns = [name for name in predictions if str(name).startswith("prob_")]
+    return predictions["target"].to_numpy(), predictions[columns].to_numpy()
+
+
+def environment() -> list[str]:
+    """Python, platform, and name==version of every installed package."""
+    installed = sorted({f"{package.metadata['Name']}=={package.version}" for package in distributions()}, key=str.lower)
+    return [f"python=={platform.python_version()}", f"# {platform.platform()}", *installed]
+
+
+def nan_to_none(values: Any) -> Any:
+    """The same nested values with None for each NaN."""
+    if isinstance(values, dict):
+        return {key: nan_to_none(value) for key, value in values.items()}
+    return None if isinstance(values, float) and math.isnan(values) else values
+
+
+def write_json(values: Any, path: Path) -> None:
+    """Write JSON, NaN as null; the file appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(nan_to_none(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    partial.replace(path)

@@ -1,0 +1,43 @@
+"""What tests of several rooms share: a small phantom cohort, made once, and the configs of runs of seconds on it."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from cxr.entry import prepare_environment
+
+ROOT = Path(__file__).parents[1]
+
+TINY = [
+    "experiment=demo", "data.cohort.studies=110", "data.cohort.size=64", "data.fractions=[0.5,0.25,0.25]",
+    "preprocess.size=[32,32]", "net.filters_1=4", "net.filters_2=4", "net.filters_3=8", "net.filters_4=8",
+    "net.dense_units=8", "trainer.max_epochs=2", "trainer.accelerator=cpu", "callbacks=quiet", "logger=none",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A folder with the phantoms, decoded images and id salt that all small runs of a session share."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="session")
+def tiny(lab):
+    """The override lines of a run of seconds on phantoms; where it is written is up to the caller."""
+    return [*TINY, f"paths.data_dir={lab}/data", f"paths.cache_dir={lab}/cache"]
+
+
+@pytest.fixture(scope="session")
+def compose_run(tiny):
+    """compose_run(folder, *overrides): the config of a tiny run in that folder."""
+    prepare_environment()
+
+    def composed(folder, *overrides):
+        with initialize_config_dir(str(ROOT / "configs")):
+            config = compose("train", [*tiny, f"paths.output_dir={folder}", f"run_name={folder.name}", *overrides])
+        OmegaConf.resolve(config)
+        return config
+
+    return composed

@@ -1,0 +1,62 @@
+"""The script and the contact sheet."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cxr.data.phantoms.sheet import make_contact_sheet
+from cxr.data.phantoms.tree import read_truth
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "make_phantoms.py"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """run("--studies", 3, ...): the script as a command."""
+
+    def run_script(*arguments):
+        monkeypatch.setattr(sys, "argv", ["make_phantoms.py", *map(str, arguments)])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    return run_script
+
+
+def test_writes_the_cohort_and_the_sheet_that_it_is_asked_for(run, tmp_path, capsys):
+    out, sheet = tmp_path / "out", tmp_path / "docs" / "sheet.png"
+    run("--studies", 4, "--size", 32, "--seed", 5, "--out", out, "--layout", "folder", "--contact-sheet", sheet,
+        "--prevalence", 0, 1, 0, 0, "--confounded-source")  # fmt: skip
+
+    truth = read_truth(out)
+    assert len(truth) == 4
+    assert set(truth["class_name"]) == {"Typical Appearance"}
+    assert truth["gives_class_away"].all()
+    assert f"4 synthetic studies in {out}" in capsys.readouterr().out
+    assert 1100 <= cv2.imread(str(sheet)).shape[1] <= 1250
+    assert sheet.stat().st_size < 700_000
+
+
+def test_dicom_studies_are_the_default(run, tmp_path):
+    run("--studies", 2, "--size", 32, "--out", tmp_path / "out", "--encodings", "explicit")
+
+    assert len(list(tmp_path.glob("out/train/*/*/*.dcm"))) >= 2
+
+
+def test_what_is_wrong_is_said_in_one_line(run, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("--studies", 0, "--out", tmp_path / "out")
+
+    assert capsys.readouterr().err.startswith("expected studies >= 1")
+
+
+def test_contact_sheet_shows_twenty_different_chests():
+    sheet = make_contact_sheet(0)
+    height, width = sheet.shape[0] // 4, sheet.shape[1] // 5
+    tiles = [sheet[r * height : (r + 1) * height, c * width : (c + 1) * width] for r in range(4) for c in range(5)]
+
+    assert sheet.dtype == np.uint8
+    assert all(tile.std() > 30 for tile in tiles)
+    assert len({tile.tobytes() for tile in tiles}) == 20

@@ -1,0 +1,133 @@
+import logging
+import os
+import signal
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cxr.data import decoding
+from cxr.data.decoding import Decoded, decode_file, decode_files, decoder_versions
+from cxr.errors import ImageError
+from cxr.imaging.image import read_pixels
+from cxr.imaging.preprocess import Preprocess
+
+PREPROCESS = Preprocess(size=(12, 16))
+
+
+@dataclass(frozen=True)
+class Troubled(Preprocess):
+    """Warns about every image, and is killed by one whose first pixel is white."""
+
+    def store(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels[0, 0] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        warnings.warn(f"odd width {pixels.shape[1]}", stacklevel=1)
+        warnings.warn("old habit", DeprecationWarning, stacklevel=1)
+        return super().store(pixels)
+
+
+def write_images(folder: Path, count: int, first_pixel: int = 0) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(count)
+    paths = []
+    for number in range(count):
+        pixels = random.integers(0, 256, (20, 24 + number % 3), dtype=np.uint8)
+        pixels[0, 0] = first_pixel
+        paths.append(str(folder / f"{number:03d}.png"))
+        cv2.imwrite(paths[-1], pixels)
+    return paths
+
+
+def collect(paths: list[str], preprocess: Preprocess = PREPROCESS, workers: int = 1) -> dict[str, Decoded]:
+    return {path: decoded for batch in decode_files(paths, preprocess, workers) for path, decoded in batch}
+
+
+def test_a_decoded_file_is_what_preprocessing_stores(tmp_path):
+    (path,) = write_images(tmp_path, 1)
+    decoded = decode_file(path, PREPROCESS)
+    np.testing.assert_array_equal(decoded.stored, PREPROCESS.store(read_pixels(path)))
+    assert decoded.error is None
+
+
+def test_a_constant_image_is_a_lasting_error(tmp_path):
+    path = str(tmp_path / "grey.png")
+    cv2.imwrite(path, np.full((20, 30), 51, np.uint8))
+    decoded = decode_file(path, PREPROCESS)
+    assert decoded.error == f"{path}: constant image, every pixel is 0.2; expected at least two grey values"
+    assert decoded.lasting
+
+
+def test_bytes_that_are_no_image_are_a_lasting_error(tmp_path):
+    path = tmp_path / "text.png"
+    path.write_text("no image")
+    decoded = decode_file(str(path), PREPROCESS)
+    assert str(path) in decoded.error
+    assert decoded.lasting
+
+
+def test_an_absent_file_is_an_error_of_the_moment(tmp_path):
+    decoded = decode_file(str(tmp_path / "absent.png"), PREPROCESS)
+    assert "absent.png" in decoded.error
+    assert not decoded.lasting
+
+
+def test_too_little_memory_is_an_error_of_the_moment(tmp_path, monkeypatch):
+    def exhaust(path: str) -> None:
+        raise ImageError("too large") from MemoryError()
+
+    monkeypatch.setattr(decoding, "read_pixels", exhaust)
+    (path,) = write_images(tmp_path, 1)
+    assert decode_file(path, PREPROCESS) == Decoded(error=f"{path}: too large")
+
+
+def test_warnings_are_logged_once_per_kind_with_their_count(tmp_path, caplog):
+    paths = write_images(tmp_path, 40)
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings():
+        warnings.simplefilter("error")  # none may leak
+        collect(paths, Troubled(size=(12, 16)))
+    (record,) = caplog.records
+    assert record.message == f"odd width 24 (40 times while decoding, first in {paths[0]})"
+
+
+def test_the_versions_change_when_a_decoder_is_absent(monkeypatch):
+    usual = decoder_versions()
+    assert "pydicom" in usual
+    monkeypatch.setattr(decoding, "DECODING_PACKAGES", ("no-such-package",))
+    assert decoder_versions() == '{"no-such-package": null}'
+
+
+def test_processes_give_the_same_in_the_same_order_and_a_crash_costs_one_file(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(decoding, "FEWEST_FILES_FOR_PROCESSES", 2)
+    monkeypatch.setattr(decoding, "FILES_PER_WORKER_AND_BATCH", 2)
+    paths = write_images(tmp_path, 10)
+    (deadly,) = write_images(tmp_path / "deadly", 1, first_pixel=255)
+    paths.insert(6, deadly)
+    decoded = collect(paths, Troubled(size=(12, 16)), workers=2)
+    assert list(decoded) == paths
+    assert decoded[deadly].error == f"{deadly}: the process that decoded it was killed or crashed"
+    assert not decoded[deadly].lasting
+    for path in set(paths) - {deadly}:
+        np.testing.assert_array_equal(decoded[path].stored, PREPROCESS.store(read_pixels(path)))
+    assert "(10 times while decoding" in caplog.text
+
+
+def test_decodes_here_where_processes_cannot_start(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(decoding, "FEWEST_FILES_FOR_PROCESSES", 2)
+    monkeypatch.setattr(decoding, "_prepare_worker", os.abort)
+    paths = write_images(tmp_path, 3)
+    decoded = collect(paths, workers=2)
+    assert list(decoded) == paths
+    assert all(one.stored is not None for one in decoded.values())
+    assert "worker processes cannot start here" in caplog.text
+
+
+def test_a_progress_bar_appears_when_it_takes_long(tmp_path, monkeypatch, capsys):
+    paths = write_images(tmp_path, 40)
+    collect(paths)
+    assert "decoding images" not in capsys.readouterr().err
+    monkeypatch.setattr(decoding, "SECONDS_BEFORE_PROGRESS", 0.0)
+    collect(paths)
+    assert "decoding images" in capsys.readouterr().err

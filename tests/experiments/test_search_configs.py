@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from cxr.experiments.study import suggest
+from cxr.experiments.sweeper import make_sampler, parse_search
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def configs():
+    with initialize_config_dir(config_dir=str(CONFIGS)):
+        yield
+
+
+def compose_search(search, experiment):
+    return compose("run", overrides=[f"hparams_search={search}", f"experiment={experiment}"], return_hydra_config=True)
+
+
+def parse(config):
+    return parse_search(OmegaConf.to_container(config.hydra.sweeper.params), [])
+
+
+def test_run_yaml_composes_to_what_train_yaml_composes_to():
+    assert OmegaConf.to_yaml(compose("run")) == OmegaConf.to_yaml(compose("train"))
+
+
+@pytest.mark.parametrize("search", ["template_optuna", "custom_cnn_random"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_searched_key_exists_in_every_recipe_and_none_flips(search, experiment):
+    config = compose_search(search, experiment)
+    for key in parse(config).space:
+        assert OmegaConf.select(config, key) is not None, key
+        assert "flip" not in key
+
+
+def test_the_template_search_varies_optimisation_regularisation_and_augmentation():
+    config = compose_search("template_optuna", "template")
+    space = parse(config).space
+    assert [key for key, distribution in space.items() if distribution.log] == [
+        "optimizer.lr",
+        "optimizer.weight_decay",
+    ]
+    assert space.keys() - {"optimizer.lr", "optimizer.weight_decay"} == {
+        "net.drop_rate", "augment.rotation", "augment.scale", "augment.shear", "augment.translate",
+    }  # fmt: skip
+    assert isinstance(make_sampler(config.hydra.sweeper.sampler, 0), optuna.samplers.TPESampler)
+
+
+def test_the_custom_cnn_search_draws_six_values_at_random_from_their_spaces():
+    config = compose_search("custom_cnn_random", "demo")
+    space = parse(config).space
+    sampler = make_sampler(config.hydra.sweeper.sampler, 0)
+    assert isinstance(sampler, optuna.samplers.RandomSampler)
+    study = optuna.create_study(sampler=sampler)
+    drawn = [suggest(study.ask(), space) for _ in range(200)]
+    assert {values["net.filters_1"] for values in drawn} == {16, 32, 64}
+    assert {values["net.filters_2"] for values in drawn} == {16, 32, 64}
+    assert {values["net.filters_3"] for values in drawn} == set(range(16, 67, 10))
+    assert {values["net.dense_units"] for values in drawn} == {32, 64, 128, 256}
+    assert {values["trainer.max_epochs"] for values in drawn} == set(range(5, 26))
+    assert all(0.1 <= values["net.drop_rate"] <= 0.5 for values in drawn)
+    assert all(len(values) == 6 for values in drawn)

@@ -1,0 +1,78 @@
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+
+from cxr.experiments.sweep_page import tell_duration, write_page
+
+
+def page_of(study, folder) -> str:
+    write_page(study, folder, "val/auroc", 20)
+    return (folder / "sweep.html").read_text()
+
+
+@pytest.fixture
+def small():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(study_name="a <study>", direction="minimize")
+
+
+def add(study, value):
+    trial = study.ask({"x": FloatDistribution(0.0, 1.0)})
+    trial.set_user_attr("run_dir", f"trial_{trial.number}")
+    trial.set_user_attr("checkpoint", f"trial_{trial.number}/best.ckpt")
+    study.tell(trial, value)
+
+
+def test_the_page_holds_plotly_once_three_plots_and_all_trials(study, tmp_path):
+    page = page_of(study, tmp_path)
+    body = page[page.index("<body>") :]
+    assert page.count("<script>/**") == 1
+    assert "src=" not in body
+    assert "https://" not in body.replace("https://plot.ly", "")
+    assert body.count("Plotly.newPlot") == 3
+    assert body.count("<tr") == 2 + 1 + 5 + 2, "best trial's table; heading, five trials, two reasons of failure"
+    assert "3 of 20" in body
+    assert "trial_1/checkpoints/best.ckpt" in body
+
+
+def test_the_page_shows_the_test_of_the_best_trial_over_all_classes(study, tmp_path):
+    study.set_user_attr("test", {"trial": 1, "metrics": {"test/auroc": 0.8125, "test/recall/normal": 0.7}})
+    body = page_of(study, tmp_path).partition("<body>")[2]
+    assert '<th>auroc</th></tr></thead><tbody><tr class=""><td>0.8125</td>' in body
+    assert "recall" not in body
+
+
+def test_what_comes_from_outside_is_escaped(study, tmp_path):
+    body = page_of(study, tmp_path).partition("<body>")[2]
+    assert "the loss is &lt;nan&gt;" in body
+    assert "<nan>" not in body
+
+
+def test_the_page_of_an_empty_study_says_what_it_waits_for(small, tmp_path):
+    page = page_of(small, tmp_path)
+    assert "<title>a &lt;study&gt;</title>" in page
+    assert "lowest val/auroc" in page
+    assert "Plotly.newPlot" not in page.partition("<body>")[2]
+    assert "Drawn once 2 trials have finished; so far 0." in page
+
+
+def test_importances_wait_for_two_trials(small, tmp_path):
+    add(small, 0.5)
+    assert "Drawn once 2 trials have finished; so far 1." in page_of(small, tmp_path)
+    add(small, 0.4)
+    assert "Drawn once" not in page_of(small, tmp_path)
+
+
+def test_a_plot_that_cannot_be_drawn_is_a_sentence(study, tmp_path, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise ValueError("all values are <equal>")
+
+    monkeypatch.setattr("optuna.visualization.plot_param_importances", fail)
+    body = page_of(study, tmp_path).partition("<body>")[2]
+    assert "Cannot be drawn yet: all values are &lt;equal&gt;" in body
+    assert body.count("Plotly.newPlot") == 2
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(59.6, "1 min 00 s"), (7.2, "7 s"), (7322.0, "2 h 02 min")])
+def test_durations_are_told_as_people_do(seconds, told):
+    assert tell_duration(seconds) == told

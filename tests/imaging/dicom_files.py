@@ -1,0 +1,108 @@
+"""Makes DICOM files: any bit depth, display element and lossless transfer syntax."""
+
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import openjpeg.utils
+import pydicom
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+UNCOMPRESSED = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
+COMPRESSED = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1)
+
+
+def make_dataset(stored: np.ndarray, bits: int | None = None, photometric: str = "MONOCHROME2", **elements: Any):
+    """An uncompressed little-endian data set of `stored`: (H, W) or (H, W, 3) integers."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.Modality = "CR"
+    dataset.Rows, dataset.Columns = stored.shape[:2]
+    dataset.SamplesPerPixel = 3 if stored.ndim == 3 else 1
+    if stored.ndim == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.PhotometricInterpretation = photometric
+    dataset.BitsAllocated = 8 * stored.dtype.itemsize
+    dataset.BitsStored = dataset.BitsAllocated if bits is None else bits
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+    dataset["PixelData"].VR = "OB" if stored.itemsize == 1 else "OW"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def make_lut(entries: Any, first: int, bits: int) -> Dataset:
+    item = Dataset()
+    item.LUTDescriptor = [len(entries) % 2**16, first, bits]
+    item["LUTDescriptor"].VR = "US"
+    item.LUTData = np.asarray(entries, dtype="<u2").tobytes()
+    item["LUTData"].VR = "OW"
+    item.ModalityLUTType = "US"
+    return item
+
+
+def save(path: Path, dataset: Dataset, stored: np.ndarray, syntax: str = ExplicitVRLittleEndian) -> Path:
+    """Write `dataset` in the transfer syntax."""
+    if syntax == JPEGLosslessSV1:
+        return _save_jpeg_lossless(path, dataset)
+    if syntax == JPEG2000Lossless:
+        return save_encoded(path, dataset, openjpeg.utils.encode_array(stored, bits_stored=dataset.BitsStored), syntax)
+    if syntax == ExplicitVRBigEndian:
+        dataset.PixelData = stored.astype(stored.dtype.newbyteorder(">")).tobytes()
+    elif syntax in (RLELossless, JPEGLSLossless):
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=little, enforce_file_format=True)
+    return path
+
+
+def save_encoded(path: Path, dataset: Dataset, frame: bytes, syntax: str) -> Path:
+    """Write `dataset` with `frame`, whatever it holds, as its one compressed frame."""
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True)
+    return path
+
+
+def _save_jpeg_lossless(path: Path, dataset: Dataset) -> Path:
+    dataset.save_as(path, enforce_file_format=True)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return path

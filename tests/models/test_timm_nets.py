@@ -1,0 +1,172 @@
+import huggingface_hub
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from cxr.errors import ConfigError, WeightsError
+from cxr.models.build import build_net
+
+RESNET, VIT = "test_resnet.r160_in1k", "test_vit.r160_in1k"
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    def write(architecture: str):
+        torch.manual_seed(0)
+        net = timm.create_model(architecture).eval()
+        path = tmp_path / f"{architecture}.safetensors"
+        safetensors.torch.save_file(net.state_dict(), path)
+        return net, path
+
+    return write
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """Empty caches of weights; returns the folder of torch's hub."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def test_pretrained_weights_give_timm_s_features_and_metadata(weights_file):
+    reference, path = weights_file(RESNET)
+    net = build_net("timm", 3, architecture=RESNET, pretrained=True, weights_path=str(path)).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = reference.forward_head(reference.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(net.backbone(images), expected)
+        assert net(images).shape == (2, 3)
+    described = timm.get_pretrained_cfg(RESNET)
+    assert (net.input_contract.mean, net.input_contract.std) == (described.mean, described.std)
+    assert (net.input_contract.channels, net.input_contract.size) == (3, None)
+
+
+def test_one_channel_sees_a_grey_image_as_three_equal_channels(weights_file):
+    reference, path = weights_file(RESNET)
+    arguments = {"architecture": RESNET, "pretrained": True, "weights_path": str(path), "in_channels": 1}
+    net = build_net("timm", 3, **arguments).eval()
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = reference.forward_head(reference.forward_features(grey.expand(-1, 3, -1, -1)), pre_logits=True)
+        torch.testing.assert_close(net.backbone(grey), expected, rtol=1e-3, atol=1e-4)
+    assert net.input_contract.mean == pytest.approx((sum(timm.get_pretrained_cfg(RESNET).mean) / 3,))
+
+
+def test_position_embeddings_are_interpolated_to_the_image_size(weights_file):
+    reference, path = weights_file(VIT)
+    arguments = {"architecture": VIT, "pretrained": True, "weights_path": str(path), "img_size": [96, 128]}
+    net = build_net("timm", 2, **arguments).eval()
+    assert net.input_contract.size == (96, 128)
+    assert net.backbone.pos_embed.shape[1] < reference.pos_embed.shape[1]
+    assert torch.equal(net.backbone.blocks[0].mlp.fc1.weight, reference.blocks[0].mlp.fc1.weight)
+    assert net(torch.rand(1, 3, 96, 128)).shape == (1, 2)
+
+
+def test_a_fixed_size_is_in_the_contract():
+    net = build_net("timm", 2, architecture="test_vit")
+    assert net.input_contract.size == timm.get_pretrained_cfg("test_vit").input_size[1:]
+    assert net.input_contract.mean is None
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["resnet10t", "vit_tiny_patch16_224", pytest.param("coatnet_nano_rw_224", marks=pytest.mark.slow)],
+)
+def test_convolutional_hybrid_and_transformer_nets_take_300_pixels(architecture):
+    net = build_net("timm", 2, architecture=architecture, in_channels=1, img_size=300).eval()
+    with torch.no_grad():
+        assert net(torch.rand(1, 1, 300, 300)).shape == (1, 2)
+    assert net.input_contract.size == (None if architecture == "resnet10t" else (300, 300))
+
+
+def test_a_size_that_cannot_work_is_an_error():
+    with pytest.raises(ConfigError, match="expected a size that levit_128s can take, got 300x300; choose a multiple"):
+        build_net("timm", 2, architecture="levit_128s", img_size=300)
+
+
+@pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "test_convnext", "test_efficientnet"])
+def test_every_family_gives_exactly_k_logits(architecture):
+    net = build_net("timm", 3, architecture=architecture, in_channels=1).eval()
+    with torch.no_grad():
+        assert net(torch.rand(1, 1, 64, 64)).shape == (1, 3)
+
+
+def test_dropout_and_stochastic_depth_reach_the_net():
+    net = build_net("timm", 2, architecture="resnet18", drop_rate=0.5, drop_path_rate=0.25)
+    depths = [module.drop_prob for module in net.modules() if type(module).__name__ == "DropPath"]
+    assert max(depths) == pytest.approx(0.25)
+    torch.manual_seed(0)
+    dropped = (net.backbone(torch.rand(4, 3, 64, 64)) == 0).float().mean().item()
+    assert 0.3 < dropped < 0.9
+
+
+def test_the_file_is_found_in_torch_s_folder(weights_file, caches):
+    reference, path = weights_file(RESNET)
+    caches.mkdir(parents=True)
+    path.rename(caches / path.name)
+    net = build_net("timm", 2, architecture="test_resnet", pretrained=True)
+    assert torch.equal(net.backbone.state_dict()["conv1.0.weight"], reference.state_dict()["conv1.0.weight"])
+
+
+def test_the_file_is_found_in_hugging_face_s_cache(weights_file, caches, tmp_path):
+    reference, path = weights_file(RESNET)
+    repository = tmp_path / "hf" / f"models--timm--{RESNET}"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    path.rename(snapshot / "model.safetensors")
+    net = build_net("timm", 2, architecture=RESNET, pretrained=True)
+    assert torch.equal(net.backbone.state_dict()["conv1.0.weight"], reference.state_dict()["conv1.0.weight"])
+
+
+def test_an_absent_file_is_downloaded(weights_file, caches, file_server, monkeypatch):
+    _, path = weights_file(RESNET)
+    file_server.files[f"/timm/{RESNET}/model.safetensors"] = path.read_bytes()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *parts: "/".join([file_server.address, *parts]))
+    build_net("timm", 2, architecture=RESNET, pretrained=True)
+    assert (caches / f"{RESNET}.safetensors").is_file()
+
+
+def test_without_network_the_error_names_the_remedies(caches, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *parts: "/".join(["http://127.0.0.1:9", *parts]))
+    place = caches / f"{RESNET}.safetensors"
+    with pytest.raises(WeightsError, match=rf"{place}.*{RESNET}/model.*net\.weights_path=.*net\.pretrained=false"):
+        build_net("timm", 2, architecture=RESNET, pretrained=True)
+
+
+def test_a_file_of_another_net_is_refused(weights_file):
+    _, path = weights_file(VIT)
+    with pytest.raises(WeightsError, match=rf"expected .* to hold the weights of {RESNET}, got .*conv1"):
+        build_net("timm", 2, architecture=RESNET, pretrained=True, weights_path=str(path))
+
+
+def test_a_classifier_of_any_width_may_be_in_the_file(tmp_path):
+    path = tmp_path / "finetuned.pth"
+    torch.save(timm.create_model(RESNET, num_classes=5).state_dict(), path)
+    net = build_net("timm", 2, architecture=RESNET, pretrained=True, weights_path=str(path))
+    assert net(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+
+def test_an_architecture_without_weights_is_named():
+    with pytest.raises(WeightsError, match=r"expected weights for coatnet_0_224, .*e.g. coatnet_0_rw_224.sw_in1k"):
+        build_net("timm", 2, architecture="coatnet_0_224", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"architecture": "resnet81"}, "to be a timm model, got 'resnet81'; choose e.g. resnet"),
+        ({"architecture": "???"}, r"got '\?\?\?'; list them with timm.list_models"),
+        ({"architecture": "resnet18.imagenet"}, "weights of resnet18 to be one of resnet18.a1_in1k, .*got 'imagenet'"),
+        ({"architecture": "resnet18", "in_channels": 2}, "expected net.in_channels to be 1 or 3, got 2"),
+        ({"architecture": "resnet18", "weights_path": "a.pt"}, "expected net.pretrained=true with net.weights_path"),
+        ({"architecture": "vgg11", "drop_path_rate": 0.1}, "options that vgg11 has, got .*'drop_path_rate'"),
+        ({"architecture": "resnet18", "drop_rate": 2}, "expected net.drop_rate to be at least 0 and below 1, got 2"),
+    ],
+)
+def test_values_outside_their_range_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        build_net("timm", 2, **arguments)

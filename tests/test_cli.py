@@ -1,0 +1,122 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr import __version__
+from cxr.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_python(*words: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True, cwd=ROOT, **options)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, cxr.cli; cxr.cli.make_parser().format_help(); print(*sys.modules)"
+    modules = run_python("-c", code).stdout.split()
+    assert "cxr.cli" in modules
+    assert not {"torch", "pandas", "numpy", "wandb", "kaggle", "kagglesdk", "pydicom"} & set(modules)
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("doctor", "data", "sweep"))
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"cxr {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["data"], ["sweep", "best"]])
+def test_incomplete_command_shows_usage(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "usage: cxr" in capsys.readouterr().err
+
+
+def test_unknown_dataset_is_one_sentence(capsys):
+    assert main(["data", "get", "--dataset", "carvana", "--dry-run"]) == 1
+    assert capsys.readouterr().err.startswith("error: no dataset is called 'carvana'; choose one of siim")
+
+
+def test_script_is_the_same_command(tmp_path):
+    done = run_python("scripts/download_data.py", "--dry-run", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "siim-covid19-detection" in done.stdout
+    assert str(tmp_path / "siim-covid19-detection") in done.stdout
+    assert done.stderr == ""
+
+
+def test_script_fails_with_one_line_and_exit_code_one(tmp_path):
+    (tmp_path / "siim-covid19-detection.zip").write_text("no zip")
+    done = run_python("scripts/download_data.py", "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "is damaged" in done.stderr
+
+
+def test_dot_env_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXR_DATA_DIR", "set for cleaning up")
+    monkeypatch.delenv("CXR_DATA_DIR")
+    (tmp_path / ".env").write_text("CXR_DATA_DIR=/from/dot/env\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "get", "--dry-run"]) == 0
+    assert "/from/dot/env/siim-covid19-detection" in capsys.readouterr().out
+
+
+def test_reader_that_closes_early_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "scripts/download_data.py", "--dry-run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+
+
+def test_sweep_best(tmp_path, capsys):
+    record = """
+study: template_optuna
+number: 7
+metric: val/auroc
+value: 0.91234
+params: {optimizer.lr: 0.001, net.drop_rate: 0.2}
+run_dir: trials/0007
+checkpoint: trials/0007/checkpoints/best.ckpt
+test: {test/auroc: 0.9}
+"""
+    (tmp_path / "best.yaml").write_text(record)
+
+    assert main(["sweep", "best", str(tmp_path)]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "trial 7 of template_optuna: val/auroc = 0.9123",
+        "  optimizer.lr=0.001",
+        "  net.drop_rate=0.2",
+        f"checkpoint: {tmp_path}/trials/0007/checkpoints/best.ckpt",
+        "  test/auroc = 0.9000",
+    ]
+
+
+def test_sweep_best_without_a_sweep(tmp_path, capsys):
+    assert main(["sweep", "best", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path} must be the folder of a sweep")
+
+
+def test_interruption_is_told(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cxr.doctor.examine", interrupt)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "stopped; nothing was left half done\n"

@@ -1,0 +1,135 @@
+"""Every config composes, alone and as users combine them, and every key it names exists where it is used."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from cxr.entry import prepare_environment
+from cxr.errors import ConfigError
+from cxr.training.config_rules import RULES, check_config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+OWN = {"hydra", "paths", "hparams_search"}
+OPTIONS = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(CONFIGS.glob("*/*.yaml"))
+    if not path.stem.startswith("_") and path.parent.name not in OWN
+]
+NEEDS = {"net=timm": ["net.architecture=resnet18"], "data=image_folder": ["data.root=somewhere"]}
+RUNTIME = ["hydra.runtime.output_dir=somewhere"]
+
+
+def composed(*overrides):
+    prepare_environment()
+    with initialize_config_dir(str(CONFIGS)):
+        config = compose("train", overrides=["paths.output_dir=somewhere", "run_name=name", *overrides])
+    OmegaConf.resolve(config)
+    return config
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_keeps_the_rules(option):
+    config = composed(option, *NEEDS.get(option, []))
+    check_config(config)
+    assert OmegaConf.missing_keys(config) == set()
+
+
+@pytest.mark.parametrize("net", ["custom_cnn", "xrv_densenet121", "densenet121"])
+@pytest.mark.parametrize("experiment", ["template", "demo", "chest_xray"])
+def test_every_experiment_takes_every_net(experiment, net):
+    config = composed(f"experiment={experiment}", f"net={net}")
+    assert config.net.name in {"custom_cnn", "xrv_densenet121", "torchvision_densenet"}
+
+
+def test_a_net_chooses_its_preprocessing_unless_the_user_does():
+    assert composed("experiment=demo", "net=custom_cnn").preprocess.size == [96, 96]
+    assert composed("experiment=template").preprocess.low == -1024
+    assert composed("experiment=template", "net=custom_cnn").preprocess.low == 0
+    assert composed("experiment=template", "preprocess=unit_256").preprocess.size == [256, 256]
+
+
+def test_a_bare_call_is_the_template():
+    assert composed() == composed("experiment=template")
+
+
+def test_the_template_is_the_reference_default():
+    config = composed()
+    assert config.net == {
+        "name": "xrv_densenet121",
+        "weights": "all",
+        "weights_path": None,
+        "drop_rate": 0.0,
+        "head": None,
+    }
+    assert (config.optimizer._target_, config.optimizer.lr, config.optimizer.amsgrad) == (
+        "torch.optim.Adam",
+        0.003,
+        True,
+    )
+    assert (config.data.batch_size, config.data.limit, config.data.fractions) == (32, 640, [0.6, 0.2, 0.2])
+    assert config.sampler.balance_all
+    assert config.trainer.max_epochs == 20
+    assert "early_stopping" in config.callbacks
+    assert config.preprocess.normalizer == "minmax"
+    assert config.data.scheme == "binary"
+    assert set(config.augment.values()) == {0.0}
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith(("net=", "experiment="))])
+def test_only_recipes_that_replay_a_reference_flip_images(option):
+    config = composed(option, *NEEDS.get(option, []))
+    flips = (config.augment.horizontal_flip, config.augment.vertical_flip)
+    assert flips == (0.0, 0.0) or "reference_m" in option
+
+
+def targets(node, path=""):
+    """(path, node) of every node with a target."""
+    if OmegaConf.is_dict(node):
+        if node.get("_target_") is not None:
+            yield path, node
+        for key, value in node.items():
+            yield from targets(value, f"{path}.{key}" if path else str(key))
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option not in ("logger=comet", "logger=neptune")])
+def test_every_target_takes_the_arguments_it_is_given(option):
+    for path, node in targets(composed(option, *NEEDS.get(option, []))):
+        parameters = inspect.signature(get_object(node._target_)).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue
+        unknown = {key for key in node if not str(key).startswith("_")} - parameters.keys()
+        assert unknown == set(), path
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(ConfigCompositionException, match="Could not override 'optimizer.lrr'"):
+        composed("optimizer.lrr=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=-1", "seed must be a whole number >= 0, but got -1"),
+        ("trainer.max_epochs=many", "trainer.max_epochs must be a whole number >= 1, but got 'many'"),
+        ("monitor.mode=best", "monitor.mode must be one of max, min, but got 'best'"),
+        ("data.batch_size=0", "data.batch_size must be a whole number >= 1, but got 0"),
+        ("optimizer.lr=0", "optimizer.lr must be a number > 0, but got 0"),
+        ("test=maybe", "test must be true or false, but got 'maybe'"),
+        ("ckpt_path=3", "ckpt_path must be null or a text, but got 3"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected(override, message):
+    with pytest.raises(ConfigError, match=message):
+        check_config(composed(override))
+
+
+def test_every_rule_names_a_key_that_exists():
+    config = composed()
+    for key in RULES:
+        parent, _, leaf = key.rpartition(".")
+        assert leaf in (OmegaConf.select(config, parent) if parent else config), key

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from cxr.evaluation.metrics import classification_metrics
+from cxr.training.metrics import HEADLINES, EpochOutputs, epoch_metrics, metric_names
+
+
+def made_up(classes, n=200, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, classes, (n,), generator=generator)
+    logits = torch.randn(n, classes, generator=generator) + 1.5 * torch.nn.functional.one_hot(target, classes)
+    return logits, target
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_metrics_equal_those_of_evaluation(classes):
+    names = [f"class {i}" for i in range(classes)]
+    logits, target = made_up(classes)
+    ours = epoch_metrics(logits, target, names)
+    theirs = classification_metrics(target.numpy(), logits.softmax(1).numpy(), names)
+    shared = [name for name in ours if name in theirs]
+    assert set(HEADLINES) <= set(shared)
+    for name in shared:
+        assert float(ours[name]) == pytest.approx(theirs[name], abs=1e-5), name
+
+
+def test_binary_headlines_are_those_of_the_positive_class():
+    logits, target = made_up(2)
+    ours = epoch_metrics(logits, target, ["negative", "positive"])
+    positive = logits.softmax(1)[:, 1].numpy()
+    preds = logits.argmax(1).numpy()
+    assert float(ours["auroc"]) == pytest.approx(sk.roc_auc_score(target, positive), abs=1e-6)
+    assert float(ours["average_precision"]) == pytest.approx(sk.average_precision_score(target, positive), abs=1e-5)
+    assert float(ours["sensitivity"]) == pytest.approx(sk.recall_score(target, preds), abs=1e-6)
+    assert float(ours["specificity"]) == pytest.approx(sk.recall_score(target, preds, pos_label=0), abs=1e-6)
+
+
+def test_names_are_those_returned():
+    logits, target = made_up(3)
+    names = ["a", "b", "c"]
+    assert sorted(metric_names(names)) == sorted(["loss", *epoch_metrics(logits, target, names)])
+
+
+def test_outputs_are_sorted_by_key_and_each_sample_counts_once():
+    outputs = EpochOutputs()
+    outputs.update(torch.eye(3), torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1]))
+    outputs.update(torch.ones(1, 3), torch.tensor([1]), torch.tensor([0]))
+    logits, target, key = outputs.compute()
+    assert key.tolist() == [0, 1, 2]
+    assert target.tolist() == [1, 2, 0]
+    np.testing.assert_array_equal(logits, np.eye(3)[[1, 2, 0]])
