@@ -4,9 +4,10 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from cxr.data.phantoms.job import LAYOUTS
 from cxr.data.phantoms.sheet import write_contact_sheet
 from cxr.data.phantoms.spec import CohortSpec
-from cxr.data.phantoms.tree import LAYOUTS, write_folder_cohort, write_siim_cohort
+from cxr.data.phantoms.tree import write_folder_cohort, write_siim_cohort
 from cxr.errors import CxrError
 
 

@@ -31,7 +31,7 @@ FENCES = {
     "pydicom": ("imaging/dicom", "data/phantoms/dicom_writer.py"),
     "torchxrayvision": ("models/xrv",),
     "fastapi": ("serving/",),
-    "matplotlib": ("evaluation/figures.py", "evaluation/drawing.py"),
+    "matplotlib": ("evaluation/figure", "evaluation/drawing.py"),
     "kaggle": ("data/download/",),
     "kagglesdk": ("data/download/",),
     "requests": ("data/download/",),

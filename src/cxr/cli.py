@@ -119,3 +119,7 @@ def _run_sweep_best(options: argparse.Namespace) -> int:
 def _add_group(commands: "Commands", name: str, description: str) -> "Commands":
     group = commands.add_parser(name, help=description)
     return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 Imports neither torch nor Lightning, so that ``--help`` and a mistyped key answer at once.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,10 @@ from omegaconf import OmegaConf
 from cxr.errors import CxrError
 
 Result = TypeVar("Result")
+FULL_DISK = (
+    "free some, or move the folders with CXR_LOG_DIR and CXR_CACHE_DIR; what was saved before is intact, continue "
+    "with ckpt_path=<run>/checkpoints/last.ckpt"
+)
 
 
 def prepare_environment() -> None:
@@ -50,6 +55,11 @@ def tell_errors(task: Callable[..., Result]) -> Callable[..., Result]:
             return task(*arguments, **keywords)
         except CxrError as error:
             sys.stderr.write(f"error: {error}\n")
+            sys.exit(1)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            sys.stderr.write(f"error: no space left on the disk while writing {error.filename}; {FULL_DISK}\n")
             sys.exit(1)
         except KeyboardInterrupt:
             sys.stderr.write("stopped; continue with ckpt_path=<run>/checkpoints/last.ckpt\n")

@@ -127,9 +127,7 @@ def test_a_trial_leaves_the_test_part_alone_until_it_is_chosen(compose_run, tmp_
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(
-        DataError, match=r"expected a run folder with config.yaml, but .* has none; give the folder of a run"
-    ):
+    with pytest.raises(DataError, match="expected a run folder with config.yaml, but .* has none"):
         open_test_part(tmp_path)
 
 
@@ -192,7 +190,7 @@ def test_optimiser_options_reach_the_optimiser(compose_run, tmp_path):
         (["data.fractions=[0.99,0.005,0.005]"], DataError, "val|test"),
         (["data.view_filter=sideways"], ConfigError, "view_filter"),
         (["ckpt_path=nowhere.ckpt"], DataError, "ckpt_path must be a checkpoint of an earlier run, but nowhere.ckpt"),
-        (["data.limit=100000"], DataError, "expected data.limit from 1 to the [0-9]+ samples there are, but got 100000"),
+        (["data.limit=100000"], DataError, "expected data.limit from 1 to the [0-9]+ samples there are"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_told_before_the_first_batch(compose_run, tmp_path, overrides, error, message):
@@ -232,6 +230,6 @@ def test_a_missing_extra_gives_its_install_line(compose_run, tmp_path, monkeypat
 
 def test_compile_compiles_the_net(compose_run, tmp_path, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compiled.append(net))
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled.append)
     experiment = assemble(compose_run(tmp_path / "run", "compile=true"))
     assert compiled == [experiment.task.net]

@@ -1,15 +1,20 @@
 """The figures that describe one table of predictions, for run folders and trackers alike."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.evaluation.figures import Figure, plot_confusion, plot_f1_heatmap, plot_precision_recall, plot_roc
+from cxr.evaluation.figures import plot_confusion, plot_f1_heatmap, plot_precision_recall, plot_roc
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 from cxr.evaluation.metrics import confusion_counts
 
 
 def classification_figures(
     target: NDArray[np.int64], probs: NDArray[np.float64], class_names: list[str]
-) -> dict[str, Figure]:
+) -> dict[str, "Figure"]:
     """Confusion matrix (counts; shares), heatmap of F1, precision and recall, ROC and precision-recall curves.
 
     Args:
@@ -31,7 +36,7 @@ def classification_figures(
     }
 
 
-def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
+def figure_to_array(figure: "Figure") -> NDArray[np.uint8]:
     """The figure as (H, W, 4) uint8 RGBA."""
     canvas = figure.canvas
     canvas.draw()

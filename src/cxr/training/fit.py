@@ -21,6 +21,7 @@ from cxr.evaluation.predictions import make_predictions
 from cxr.inference.bundle import write_bundle
 from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble, plain
+from cxr.training.callbacks.wandb_media import finish_wandb
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.summary import show_data, show_net, show_results
 
@@ -69,6 +70,15 @@ def fit(config: DictConfig) -> FitResult:
     write_split(
         experiment.cohort.samples, folder.split, class_names=experiment.cohort.class_names, salt=id_salt(config)
     )
+    try:
+        return train_and_evaluate(experiment, folder)
+    finally:
+        finish_wandb(experiment.trainer.loggers)
+
+
+def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
+    """What `fit` does once every part is there and the inputs are written."""
+    config = experiment.config
     show_data(experiment.cohort.report)
     show_net(experiment.task.net, experiment.net_config["name"], experiment.preprocess)
     log_hyperparameters(experiment)

@@ -9,7 +9,7 @@ from torch.nn import functional
 ClassWeights = Literal["none", "balanced"]
 
 
-def class_weights(counts: Tensor, kind: ClassWeights) -> Tensor | None:
+def weigh_classes(counts: Tensor, kind: ClassWeights) -> Tensor | None:
     """Weight of each class from the class counts of the training part.
 
     Args:
@@ -24,9 +24,9 @@ def class_weights(counts: Tensor, kind: ClassWeights) -> Tensor | None:
     return (counts.sum() / (len(counts) * counts)).float()
 
 
-def make_cross_entropy(counts: Tensor, class_weights_kind: ClassWeights, label_smoothing: float) -> nn.Module:
+def make_cross_entropy(counts: Tensor, class_weights: ClassWeights, label_smoothing: float) -> nn.Module:
     """Cross-entropy with optional class weights and label smoothing in [0, 1)."""
-    return nn.CrossEntropyLoss(weight=class_weights(counts, class_weights_kind), label_smoothing=label_smoothing)
+    return nn.CrossEntropyLoss(weight=weigh_classes(counts, class_weights), label_smoothing=label_smoothing)
 
 
 class FocalLoss(nn.Module):
@@ -49,7 +49,7 @@ class FocalLoss(nn.Module):
         return -(weight * (1 - log_p.exp()) ** self.gamma * log_p).sum() / weight.sum()
 
 
-def make_focal(counts: Tensor, class_weights_kind: ClassWeights, gamma: float) -> nn.Module:
+def make_focal(counts: Tensor, class_weights: ClassWeights, gamma: float) -> nn.Module:
     """Focal loss with optional class weights; gamma >= 0."""
-    weight = class_weights(counts, class_weights_kind)
+    weight = weigh_classes(counts, class_weights)
     return FocalLoss(torch.ones(len(counts)) if weight is None else weight, gamma)

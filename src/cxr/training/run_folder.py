@@ -41,7 +41,8 @@ def start_logging(run_dir: Path) -> None:
 def terminal_handler() -> logging.Handler:
     """A coloured handler for a terminal, a plain one for a pipe; neither shows the warnings of other packages."""
     if sys.stderr.isatty():
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="[%H:%M:%S]")
+        console = Console(stderr=True)
+        handler: logging.Handler = RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -54,6 +54,7 @@ def test_bounds_an_observer_who_does_not_know_the_strength(rng):
 
 
 @given(d_primes, d_primes)
+@settings(max_examples=40)
 def test_lies_between_chance_and_one_and_does_not_ask_which_class_is_positive(positive, negative):
     truth, is_positive = make_truth(positive, negative)
     bound = best_achievable_auroc(truth, is_positive)
@@ -64,6 +65,7 @@ def test_lies_between_chance_and_one_and_does_not_ask_which_class_is_positive(po
 
 
 @given(d_primes, st.floats(0.01, 5))
+@settings(max_examples=40)
 def test_a_plainer_finding_never_lowers_it(positive, more):
     plainer = [positive[0] + more, *positive[1:]]
 
@@ -104,6 +106,7 @@ def test_detectability_is_what_a_matched_filter_reaches_on_drawn_textures(rng):
 
 
 @given(st.floats(0.1, 10))
+@settings(max_examples=20)
 def test_detectability_grows_in_proportion_to_contrast(factor):
     signal = 0.01 * blob(60, 60, 8)
     once = detectability(signal, 40.0, 0.04, 0.01)

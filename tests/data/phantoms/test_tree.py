@@ -3,6 +3,11 @@
 import ast
 import importlib.util
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +19,10 @@ import pytest
 
 from cxr.data.phantoms import tree
 from cxr.data.phantoms.findings import ATYPICAL, CLASS_NAMES, NEGATIVE, TYPICAL
+from cxr.data.phantoms.job import Job
 from cxr.data.phantoms.spec import CohortSpec
 from cxr.data.phantoms.tree import ensure_phantom_cohort, read_truth, write_folder_cohort, write_siim_cohort
+from cxr.data.phantoms.worker import write_studies
 from cxr.errors import ConfigError, DataError, MissingExtraError
 
 TINY = CohortSpec(studies=3, size=32, encodings=("explicit",))
@@ -181,12 +188,69 @@ def test_folders_without_test_part_have_classes_at_the_top(tmp_path):
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
 
 
-def test_the_same_seed_gives_the_same_bytes_however_many_processes(tmp_path):
-    spec = CohortSpec(studies=24, size=32)
-    write_siim_cohort(spec, tmp_path / "one", workers=1)
-    write_siim_cohort(spec, tmp_path / "two", workers=2)
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    spec = replace(TINY, studies=5, encodings=("explicit", "implicit", "rle", "jpeg2000", "jpegls"))
+    write_siim_cohort(spec, tmp_path / "one")
+    write_siim_cohort(spec, tmp_path / "two")
 
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_the_bytes_do_not_depend_on_processes_and_a_script_needs_no_guard(tmp_path):
+    script = (
+        "from cxr.data.phantoms.tree import *; write_siim_cohort(CohortSpec(studies=24, size=32), 'two', workers=2)"
+    )
+    (tmp_path / "script.py").write_text(script)
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True, timeout=120)
+    write_siim_cohort(CohortSpec(studies=24, size=32), tmp_path / "one", workers=1)
+
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "from cxr.data.phantoms.tree import *\nwrite_siim_cohort(CohortSpec(studies=400, size=128), 'out', workers=2)"
+    )
+    process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob(".out.partial-*/train/*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    assert list(tmp_path.glob(".out.partial-*/train/*"))
+    assert not (tmp_path / "out").exists()
+    ensure_phantom_cohort(tmp_path / "out", TINY)
+    assert len(list(tmp_path.glob("out/train/*"))) == 3
+
+
+def test_a_process_that_dies_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+
+    with pytest.raises(DataError, match="process that draws phantoms to go on, but it ended with code 1; free memory"):
+        write_siim_cohort(replace(TINY, studies=24), tmp_path / "out", workers=2)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_write_says_why(tmp_path):
+    (tmp_path / "file").write_text("")
+    job = Job(replace(TINY, studies=24), tmp_path / "file", "siim")
+
+    with pytest.raises(OSError, match="Not a directory"):
+        write_studies(job, workers=2)
+
+
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    def fill(job, workers):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tree, "write_layout", fill)
+    with pytest.raises(DataError, match="expected to write phantoms for .*No space left on device; free disk space"):
+        write_siim_cohort(TINY, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_seed_gives_other_people(tmp_path):
@@ -199,7 +263,7 @@ def test_another_seed_gives_other_people(tmp_path):
 
 
 def test_confounded_source_shows_in_truth_header_and_corner(tmp_path):
-    spec = CohortSpec(studies=8, size=64, confounded_source=True, encodings=("explicit",), vois=("none",))
+    spec = CohortSpec(studies=8, size=128, confounded_source=True, encodings=("explicit",), vois=("none",))
     write_siim_cohort(replace(spec, photometrics=("MONOCHROME2",), rescale=False, bits_stored=(12,)), tmp_path / "out")
     truth = read_truth(tmp_path / "out")
 
@@ -208,7 +272,8 @@ def test_confounded_source_shows_in_truth_header_and_corner(tmp_path):
         positive = row.class_name != NEGATIVE
         assert row.source == ("site-b" if positive else "site-a")
         image = pixels(row.image_path)
-        assert (image[:10, 32:].max() > image[:10, :32].max()) == positive
+        assert (image[4:20, 106:126].max() > 3000) == positive
+        assert (image[4:20, 2:22].max() > 3000) == (not positive)
         assert pydicom.dcmread(row.image_path).InstitutionName == f"Synthetic {row.source}"
 
 
@@ -262,13 +327,13 @@ def test_a_run_that_dies_leaves_what_was_there(tmp_path, monkeypatch, before):
         write_siim_cohort(TINY, root)
     older = contents(root)
 
-    def die(spec, folder, workers):
-        (folder / "train").mkdir()
-        (folder / "train_study_level.csv").write_text("half")
+    def die(job, workers):
+        (job.root / "train").mkdir()
+        (job.root / "train_study_level.csv").write_text("half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tree, "draw_siim", die)
+        patch.setattr(tree, "write_layout", die)
         with pytest.raises(KeyboardInterrupt):
             write_siim_cohort(replace(TINY, seed=9), root)
     assert contents(root) == older

@@ -104,7 +104,7 @@ def _bones(chest: Chest, frame: Frame) -> Array:
 
 
 def _ribs(chest: Chest, frame: Frame) -> Array:
-    """Eleven pairs of ribs as hollow tubes; seen edge-on at the side of the chest they look denser."""
+    """Ten pairs of ribs as hollow tubes; seen edge-on at the side of the chest they look denser."""
     back = np.zeros((frame.size, frame.size), np.uint8)
     front = np.zeros_like(back)
     for side in SIDES:
@@ -116,9 +116,10 @@ def _ribs(chest: Chest, frame: Frame) -> Array:
     edge_on = frame.blur(np.maximum(back, front) * np.float32(0.9 / 255), 0.1)
     coarse = frame.resized(min(frame.size, _COARSE))
     x, y = coarse.grid
-    front_fade = np.clip((np.abs(x) - 5.0) / 3.5, 0.25, 1) * np.float32(0.72 / 255)
+    low = np.clip((13.5 - y) / 4.0, 0.1, 1)
+    front_fade = np.clip((np.abs(x) - 5.0) / 3.5, 0.25, 1) * low * np.float32(0.72 / 255)
     wall_at = chest.half_width(y).astype(np.float32)
-    near_wall = np.clip(1 - np.abs(np.abs(x) - wall_at) / 1.1, 0, 1)
+    near_wall = np.clip(1 - np.abs(np.abs(x) - wall_at) / 1.1, 0, 1) * low
     fade, wall = (resize(np.asarray(part, np.float32), frame.size) for part in (front_fade, near_wall))
     return back * np.float32(0.8 / 255) + front * fade + edge_on * wall
 

@@ -9,15 +9,14 @@ from cxr.data.phantoms.drawing import Points, band, disc, moved, smooth
 _AT_SPINE = 1.5  # distance of the ribs' inner ends from the midline
 _BODY = np.array([(-1, -0.92), (1, -0.92), (0.9, 0), (1, 0.92), (-1, 0.92), (-0.9, 0)])
 _PROCESSES = np.array([(-2.7, -0.35), (0, -0.6), (2.7, -0.35), (2.6, 0.1), (0, 0.4), (-2.6, 0.1)])
-RIBS = 11
-RIBS_WITH_FRONT = 8  # the lower ones end outside the picture's interest
+RIBS = 10  # pairs; the lowest two hardly show above the liver
 
 
 def rib_paths(chest: Chest, side: int) -> tuple[Points, Points]:
     """Ribs as tilted rings seen from the front, open paths in cm.
 
     Returns:
-        Posterior parts (RIBS, 24, 2) from the spine to the side, anterior parts (RIBS_WITH_FRONT, 18, 2) from there on.
+        Posterior parts (RIBS, 24, 2) from the spine to the side, anterior parts (RIBS, 18, 2) from there on.
     """
     person = chest.person
     number = np.arange(1, RIBS + 1)[:, None]
@@ -31,7 +30,7 @@ def rib_paths(chest: Chest, side: int) -> tuple[Points, Points]:
     front = np.pi / 2 + share * np.pi * (0.37 - 0.01 * number)
     anterior = _AT_SPINE + reach * np.sin(front), start + drop * (1 - 1.15 * np.cos(front))
     leaning = np.stack(anterior, axis=2) * (side, 1) + share[..., None] * np.array([chest.pose.yaw, 0.0])
-    return np.stack(posterior, axis=2) * (side, 1), leaning[:RIBS_WITH_FRONT]
+    return np.stack(posterior, axis=2) * (side, 1), leaning
 
 
 def clavicle(chest: Chest, side: int) -> tuple[Points, npt.NDArray[np.float64]]:

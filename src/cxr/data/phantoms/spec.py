@@ -52,7 +52,7 @@ class CohortSpec:
     prevalence: tuple[float, ...] = (0.277, 0.472, 0.173, 0.078)
     invisible: float = 0.07
     faint: float = 0.03
-    plain: float = 0.45
+    plain: float = 0.55
     ap: float = 0.3
     repeat_patients: float = 0.15
     second_images: float = 0.08

@@ -45,7 +45,7 @@ def identify(plan: StudyPlan, spec: CohortSpec) -> Identity:
     ]
     machines = _EQUIPMENT[plan.source]
     return Identity(
-        patient_id=f"PHANTOM-{stream(spec.seed, 'patient', plan.patient).integers(16**8):08X}",
+        patient_id=f"PHANTOM-{stream(spec.seed, 'patient', plan.patient).integers(16**10):010X}",
         patient_number=plan.patient,
         uids=tuple(uids),
         date=f"{_FIRST_DAY + datetime.timedelta(days=plan.index // 3):%Y%m%d}",

@@ -6,6 +6,7 @@ folder as one that may be replaced.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import pandas as pd
 from filelock import FileLock
 
 from cxr.data.phantoms.findings import CLASS_NAMES
-from cxr.data.phantoms.layouts import TRUTH, draw_folders, draw_siim
+from cxr.data.phantoms.job import LAYOUTS, Job
+from cxr.data.phantoms.layouts import TRUTH, write_layout
 from cxr.data.phantoms.spec import CohortSpec
 from cxr.errors import ConfigError, DataError, require_extra
 
 MARKER = "phantom.json"
-LAYOUTS = ("siim", "folder")
 _OWN = {MARKER, TRUTH, "train", "test", "train_study_level.csv", "train_image_level.csv", *CLASS_NAMES}
 _GENERATOR = "cxr-lab phantom"
 _VERSION = 1  # of what is drawn and written; raise it to make cohorts anew
@@ -110,15 +111,17 @@ def _write(spec: CohortSpec, out: Path, layout: str, test_fraction: float, worke
         if layout == "siim":
             for encoding in sorted(set(spec.encodings) & set(_ENCODERS)):
                 require_extra(_ENCODERS[encoding], "phantoms")
-        fresh, old = out.parent / f".{out.name}.partial", out.parent / f".{out.name}.old"
-        for leftover in (fresh, old):
+        for leftover in (*out.parent.glob(f".{out.name}.partial-*"), out.parent / f".{out.name}.old"):
             shutil.rmtree(leftover, ignore_errors=True)
-        fresh.mkdir()
-        if layout == "siim":
-            draw_siim(spec, fresh, workers)
-        else:
-            draw_folders(spec, fresh, test_fraction, workers)
-        (fresh / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        fresh, old = out.parent / f".{out.name}.partial-{os.getpid()}", out.parent / f".{out.name}.old"
+        try:
+            fresh.mkdir()
+            write_layout(Job(spec, fresh, layout, test_fraction), workers)
+            (fresh / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"expected to write phantoms for {out}, but: {error}; free disk space or name another folder"
+            ) from error
         if out.exists():
             out.rename(old)
         fresh.rename(out)

@@ -6,6 +6,7 @@ No account is ever needed: without an API key the run is recorded offline and ca
 import logging
 import netrc
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -13,7 +14,7 @@ from urllib.parse import urlparse
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
 from cxr.errors import require_extra
@@ -66,6 +67,13 @@ def make_wandb_logger(
         save_dir=save_dir, project=project, name=name, group=group, id=id, resume="allow",
         offline=offline, log_model=upload_checkpoint and not offline,
     )  # fmt: skip
+
+
+def finish_wandb(loggers: Iterable[Logger]) -> None:
+    """End the W&B runs, so that the next run of this process (a trial of a sweep) gets one of its own."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 class WandbMedia(pl.Callback):

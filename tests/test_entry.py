@@ -1,0 +1,75 @@
+import errno
+import os
+
+import pytest
+
+from cxr.entry import prepare_environment, run_dir, tell_errors
+from cxr.errors import DataError
+
+
+def test_an_error_is_one_sentence_and_exit_code_1(capsys):
+    @tell_errors
+    def fail():
+        raise DataError("expected a, got b; do c")
+
+    with pytest.raises(SystemExit) as exit_:
+        fail()
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == "error: expected a, got b; do c\n"
+
+
+def test_a_full_disk_is_told(capsys):
+    @tell_errors
+    def fail():
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.json")
+
+    with pytest.raises(SystemExit):
+        fail()
+    assert "no space left on the disk while writing metrics.json; free some" in capsys.readouterr().err
+
+
+def test_other_faults_keep_their_traceback():
+    @tell_errors
+    def fail():
+        raise OSError(errno.EIO, "broken")
+
+    with pytest.raises(OSError, match="broken"):
+        fail()
+
+
+def test_ctrl_c_is_exit_code_130(capsys):
+    @tell_errors
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exit_:
+        fail()
+    assert exit_.value.code == 130
+    assert "continue with ckpt_path=" in capsys.readouterr().err
+
+
+def test_what_is_returned_passes_through():
+    assert tell_errors(lambda a, b: a + b)(1, b=2) == 3
+
+
+def test_new_runs_get_folders_of_their_own():
+    first, second = run_dir(None, "logs", "demo"), run_dir(None, "logs", "demo")
+    assert first.startswith("logs/runs/demo/")
+    assert first != second
+
+
+def test_a_resumed_run_keeps_its_folder(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert run_dir(checkpoint, "logs", "demo").startswith("logs/runs/demo/")
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0")
+    assert run_dir(checkpoint, "logs", "demo") == str(tmp_path / "run")
+
+
+def test_dotenv_is_read_and_does_not_overrule_the_environment(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("CXR_TEST_A=file\nCXR_TEST_B=file\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXR_TEST_B", "environment")
+    monkeypatch.delenv("CXR_TEST_A", raising=False)
+    prepare_environment()
+    assert (os.environ.pop("CXR_TEST_A"), os.environ["CXR_TEST_B"]) == ("file", "environment")

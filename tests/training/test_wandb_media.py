@@ -1,0 +1,80 @@
+"""W&B for real, offline: what arrives in its files, and what must not."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr.training.callbacks.wandb_media import has_api_key, make_wandb_logger
+from cxr.training.fit import fit
+
+pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    """No key in the environment or in a netrc, and no folder of W&B's own in the home folder."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb_home"))
+
+
+def media(run_dir):
+    """Key -> pictures of an offline run."""
+    (files,) = run_dir.glob("wandb/offline-run-*/files")
+    folder = files / "media" / "images"
+    pictures = {}
+    for path in sorted(folder.rglob("*.png")):
+        key = path.relative_to(folder).as_posix().split("_")
+        name = next(i for i, part in enumerate(key) if part.isdigit())
+        pictures.setdefault("_".join(key[:name]), []).append(path)
+    return pictures
+
+
+def test_an_offline_run_holds_the_figures_of_every_epoch_under_stable_keys(compose_run, tmp_path):
+    fit(compose_run(tmp_path / "run", "logger=wandb", "trainer.max_epochs=2"))
+    pictures = media(tmp_path / "run")
+    every_epoch = {"val/confusion", "val/confusion_normalised", "val/f1_heatmap", "val/samples"}
+    at_the_end = {"val/roc", "val/precision_recall", "test/roc", "test/precision_recall", "test/confusion",
+                  "test/confusion_normalised", "test/f1_heatmap"}  # fmt: skip
+    assert set(pictures) == every_epoch | at_the_end
+    assert all(len(pictures[key]) >= 2 for key in every_epoch)
+    for paths in pictures.values():
+        with Image.open(paths[0]) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_images_of_a_dataset_that_is_not_public_stay_here(compose_run, tmp_path):
+    fit(compose_run(tmp_path / "run", "logger=wandb", "trainer.max_epochs=1", "data.public_images=false"))
+    pictures = media(tmp_path / "run")
+    assert "val/samples" not in pictures
+    assert "val/confusion" in pictures
+
+
+def test_a_run_id_is_appended_to(compose_run, tmp_path):
+    fit(compose_run(tmp_path / "run", "logger=wandb", "logger.wandb.id=abc123", "trainer.max_epochs=1"))
+    assert list((tmp_path / "run").glob("wandb/offline-run-*-abc123"))
+
+
+@pytest.mark.parametrize(
+    "text", ["machine api.wandb.ai login user password secret", "machine other login a password b", "?"]
+)
+def test_a_key_is_found_where_wandb_login_writes_it(tmp_path, text):
+    assert not has_api_key()
+    (tmp_path / "netrc").write_text(text)
+    assert has_api_key() == ("api.wandb.ai" in text)
+
+
+def test_with_a_key_the_run_is_online(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    logger = make_wandb_logger(str(tmp_path), "project", "name", "group", None, upload_checkpoint=True)
+    assert not logger._offline
+    assert logger._log_model is True
+    assert (logger._wandb_init["group"], logger._wandb_init["resume"]) == ("group", "allow")
+
+
+def test_without_a_key_nothing_is_uploaded(tmp_path):
+    logger = make_wandb_logger(str(tmp_path), "project", "name", None, None, upload_checkpoint=True)
+    assert logger._offline
+    assert not logger._log_model
