@@ -1,7 +1,8 @@
 """How much faster a training step is with channels-last memory: python benchmarks/channels_last.py --batch 32.
 
 One table in one run. A step is forward, backward and AdamW update, in float32, on a batch that already lies on the
-device. The two memory formats take turns (A B A B), so that whatever else the machine does falls on both alike.
+device. The two memory formats take turns (A B A B), so that whatever else the machine does falls on both alike. Rates are
+medians over the steps; the ratio is the median of those of neighbouring steps.
 """
 
 import argparse
@@ -41,14 +42,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    table = Table(title=describe(device, arguments), title_justify="left")
+    table = Table()
     for column in ("net", *(f"{name}, images/s" for name in FORMATS), "ratio"):
         table.add_column(column, justify="left" if column == "net" else "right")
     for name in arguments.nets:
         seconds = time_steps(make_steps(name, arguments.batch, arguments.size, device), arguments.steps, device)
-        rates = {key: arguments.batch / median(values) for key, values in seconds.items()}
-        ratio = rates["channels_last"] / rates["contiguous"]
-        table.add_row(name, *(f"{rate:.1f}" for rate in rates.values()), f"{ratio:.2f}")
+        rates = [f"{arguments.batch / median(values):.1f}" for values in seconds.values()]
+        pairs = zip(seconds["contiguous"], seconds["channels_last"], strict=True)
+        table.add_row(name, *rates, f"{median(slow / fast for slow, fast in pairs):.2f}")
+    print(describe(device, arguments))
     Console().print(table)
 
 
@@ -58,7 +60,7 @@ def describe(device: torch.device, arguments: argparse.Namespace) -> str:
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return (
         f"training step on {where}{load}; torch {torch.__version__}, Python {platform.python_version()}\n"
-        f"batch {arguments.batch}, {arguments.size} px, median of {arguments.steps} steps in turns"
+        f"float32, batch {arguments.batch}, {arguments.size} px, {arguments.steps} steps of each in turns"
     )
 
 

@@ -1,5 +1,6 @@
 """What tests of several rooms share: a small phantom cohort, made once, and the configs of runs of seconds on it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cxr.entry import prepare_environment
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two test processes with two threads each wait for each other
 
 ROOT = Path(__file__).parents[1]
 

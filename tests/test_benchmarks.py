@@ -18,7 +18,7 @@ def test_channels_last_prints_both_rates_and_their_ratio(monkeypatch, capsys):
     runpy.run_path(str(BENCHMARKS / "channels_last.py"), run_name="__main__")
 
     printed = capsys.readouterr().out
-    assert "batch 2, 64 px, median of 1 steps" in printed
+    assert "batch 2, 64 px, 1 steps of each" in printed
     row = next(line for line in printed.splitlines() if "custom_cnn" in line)
     contiguous, channels_last, ratio = (float(number) for number in re.findall(r"\d+\.\d+", row))
     assert ratio == pytest.approx(channels_last / contiguous, rel=0.1)

@@ -25,7 +25,8 @@ def environment(lab):
     """The environment of a user without accounts, whose folders lie in the lab."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "KAGGLE", "CXR"))}
     return kept | {
-        "CXR_DATA_DIR": f"{lab}/data", "CXR_CACHE_DIR": f"{lab}/cache", "NETRC": f"{lab}/netrc", "WANDB_MODE": "offline",
+        "CXR_DATA_DIR": f"{lab}/data", "CXR_CACHE_DIR": f"{lab}/cache", "NETRC": f"{lab}/netrc",
+        "WANDB_MODE": "offline",
         "WANDB_CONFIG_DIR": f"{lab}/wandb", "WANDB_CACHE_DIR": f"{lab}/wandb", "WANDB_DATA_DIR": f"{lab}/wandb",
     }  # fmt: skip
 

@@ -230,6 +230,10 @@ def test_a_missing_extra_gives_its_install_line(compose_run, tmp_path, monkeypat
 
 def test_compile_compiles_the_net(compose_run, tmp_path, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", compiled.append)
+
+    def record(net):
+        compiled.append(net)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", record)
     experiment = assemble(compose_run(tmp_path / "run", "compile=true"))
     assert compiled == [experiment.task.net]

@@ -38,10 +38,7 @@ def build_custom_cnn(
     Args:
         num_classes: Number of logits.
         in_channels: Channels of the images.
-        filters_1: Filters of the first block; `filters_2` to `filters_4` likewise.
-        filters_2: See `filters_1`.
-        filters_3: See `filters_1`.
-        filters_4: See `filters_1`.
+        filters_1, filters_2, filters_3, filters_4: Filters of each block.
         kernel: Side of the square kernels, odd; the input is padded by half of it.
         stride: Step of every convolution, 1 or 2; the pooling of each block halves the size once more.
         activation: Of the blocks and of the first dense layer: relu, leaky_relu, elu, gelu, silu or tanh.
@@ -55,11 +52,8 @@ def build_custom_cnn(
     Raises:
         ConfigError: A value lies outside its range.
     """
-    filters = (filters_1, filters_2, filters_3, filters_4)
-    for number, count in enumerate(filters, start=1):
-        check_positive(f"filters_{number}", count)
-    _check_geometry(kernel, stride, pool)
-    widths = (in_channels, *filters)
+    widths = (in_channels, filters_1, filters_2, filters_3, filters_4)
+    _check_geometry(widths, kernel, stride, pool)
     blocks = [_block(widths[i], widths[i + 1], kernel, stride, activation, batch_norm) for i in range(4)]
     backbone = nn.Sequential(
         OrderedDict(
@@ -91,7 +85,10 @@ def _block(
     return nn.Sequential(layers)
 
 
-def _check_geometry(kernel: int, stride: int, pool: int) -> None:
+def _check_geometry(widths: tuple[int, ...], kernel: int, stride: int, pool: int) -> None:
+    check_positive("in_channels", widths[0])
+    for number, filters in enumerate(widths[1:], start=1):
+        check_positive(f"filters_{number}", filters)
     check_positive("kernel", kernel)
     check_positive("pool", pool)
     if kernel % 2 == 0:
