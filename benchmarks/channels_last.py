@@ -1,8 +1,8 @@
 """How much faster a training step is with channels-last memory: python benchmarks/channels_last.py --batch 32.
 
 One table in one run. A step is forward, backward and AdamW update, in float32, on a batch that already lies on the
-device. The two memory formats take turns (A B A B), so that whatever else the machine does falls on both alike. Rates are
-medians over the steps; the ratio is the median of those of neighbouring steps.
+device. The two memory formats take turns (A B A B), so that whatever else the machine does falls on both alike. Rates
+are medians over the steps; the ratio is the median of those of neighbouring steps.
 """
 
 import argparse
@@ -71,11 +71,11 @@ def make_steps(name: str, batch: int, size: int, device: torch.device) -> dict[s
     contract = net.input_contract
     image = torch.empty(batch, contract.channels, size, size).uniform_(contract.low, contract.high)
     target = torch.arange(batch) % CLASSES
-    return {
-        key: make_step(copy.deepcopy(net).to(device, memory_format=memory_format),
-                       image.to(device, memory_format=memory_format), target.to(device))
-        for key, memory_format in FORMATS.items()
-    }  # fmt: skip
+    steps = {}
+    for key, memory_format in FORMATS.items():
+        own = copy.deepcopy(net).to(device).to(memory_format=memory_format)
+        steps[key] = make_step(own, image.to(device, memory_format=memory_format), target.to(device))
+    return steps
 
 
 def make_step(net: nn.Module, image: torch.Tensor, target: torch.Tensor) -> Step:
@@ -84,7 +84,7 @@ def make_step(net: nn.Module, image: torch.Tensor, target: torch.Tensor) -> Step
 
     def step() -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(image), target).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(net(image), target))
         optimizer.step()
 
     return step

@@ -9,7 +9,9 @@ from omegaconf import OmegaConf
 
 from cxr.entry import prepare_environment
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two test processes with two threads each wait for each other
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # before torch is imported: two test processes with two threads each wait for each other
+)
 
 ROOT = Path(__file__).parents[1]
 
