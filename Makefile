@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
-.PHONY: demo test test-slow verify lint format bench clean
+.PHONY: demo test test-slow verify lint format clean
 
 # Reinstalled when the dependencies change.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,6 +1,7 @@
 """What tests of several rooms share: a small phantom cohort, made once, and the configs of runs of seconds on it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ TINY = [
     "preprocess.size=[32,32]", "net.filters_1=4", "net.filters_2=4", "net.filters_3=8", "net.filters_4=8",
     "net.dense_units=8", "trainer.max_epochs=2", "trainer.accelerator=cpu", "callbacks=quiet", "logger=none",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def listen_to_ctrl_c():
+    """For `subprocess.Popen(preexec_fn=...)`: a process started in the background would inherit an ignored SIGINT."""
+    return lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

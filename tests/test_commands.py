@@ -32,13 +32,14 @@ def environment(lab):
 
 
 @pytest.fixture
-def start(environment, tmp_path):
+def start(environment, tmp_path, listen_to_ctrl_c):
     """start(script, *arguments): the process, logging to tmp_path/logs."""
 
     def started(script, *arguments):
         command = [sys.executable, str(ROOT / script), *arguments]
         return subprocess.Popen(command, cwd=ROOT, env=environment | {"CXR_LOG_DIR": str(tmp_path / "logs")},
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                preexec_fn=listen_to_ctrl_c)  # fmt: skip
 
     return started
 

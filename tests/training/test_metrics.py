@@ -31,10 +31,11 @@ def test_binary_headlines_are_those_of_the_positive_class():
     ours = epoch_metrics(logits, target, ["negative", "positive"])
     positive = logits.softmax(1)[:, 1].numpy()
     preds = logits.argmax(1).numpy()
-    assert float(ours["auroc"]) == pytest.approx(sk.roc_auc_score(target, positive), abs=1e-6)
-    assert float(ours["average_precision"]) == pytest.approx(sk.average_precision_score(target, positive), abs=1e-5)
-    assert float(ours["sensitivity"]) == pytest.approx(sk.recall_score(target, preds), abs=1e-6)
-    assert float(ours["specificity"]) == pytest.approx(sk.recall_score(target, preds, pos_label=0), abs=1e-6)
+    truth = target.numpy()
+    assert float(ours["auroc"]) == pytest.approx(sk.roc_auc_score(truth, positive), abs=1e-6)
+    assert float(ours["average_precision"]) == pytest.approx(sk.average_precision_score(truth, positive), abs=1e-5)
+    assert float(ours["sensitivity"]) == pytest.approx(sk.recall_score(truth, preds), abs=1e-6)
+    assert float(ours["specificity"]) == pytest.approx(sk.recall_score(truth, preds, pos_label=0), abs=1e-6)
 
 
 def test_names_are_those_returned():

@@ -9,6 +9,7 @@ hashing of its bytes and their decoding is stored under the old hash.
 import errno
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -198,6 +199,7 @@ class ImageCache:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
+        _refuse_in_starting_process()
         lock = FileLock(self.folder / "build.lock")
         with self._writing(0):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -302,6 +304,15 @@ class _DecodedImages:
         if decoded.stored is None:
             raise ImageError(f"{decoded.error} (it was good when the data were read: the file has changed)")
         return decoded.stored
+
+
+def _refuse_in_starting_process() -> None:
+    """Raise in a decoding process that runs its parent's script again: it would wait for the lock of its parent.
+
+    Scripts without `if __name__ == "__main__":` are run again by each process that they start.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError("a script that builds a cache must do so under `if __name__ == '__main__':`")
 
 
 def _message(path: str, decoded: Decoded) -> str:

@@ -36,7 +36,9 @@ class History(pl.Callback):
         seconds = time.perf_counter() - self.started
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append({"epoch": epoch, "seconds": round(seconds, 3), "learning_rate": rate, **values})
-        pd.DataFrame(self.rows).to_csv(self.path, index=False)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        pd.DataFrame(self.rows).to_csv(partial, index=False)
+        partial.replace(self.path)
         shown = ("train/loss", "val/loss", "val/auroc", "val/balanced_accuracy")
         figures = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)
         log.info("epoch %d/%s  %s  (%.1f s)", epoch + 1, trainer.max_epochs, figures, seconds)
