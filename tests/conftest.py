@@ -23,10 +23,10 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def listen_to_ctrl_c():
-    """For `subprocess.Popen(preexec_fn=...)`: a process started in the background would inherit an ignored SIGINT."""
-    return lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Tests started in the background inherit an ignored SIGINT, and so would the processes that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

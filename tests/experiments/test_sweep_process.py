@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,17 +15,14 @@ WORDS = ["-m", "hparams_search=stub", "hydra.sweeper.n_trials=4", "hydra.sweeper
 class Sweep:
     """``python run.py -m hparams_search=stub hydra.sweeper.n_trials=4`` as a process."""
 
-    def __init__(self, root: Path, command: list[str], listen_to_ctrl_c: Callable[[], object]) -> None:
-        self.listen_to_ctrl_c = listen_to_ctrl_c
+    def __init__(self, root: Path, command: list[str]) -> None:
         self.folder = root / "logs" / "sweeps" / "stub-template"
         self.root = root
         self.command = [*command, *WORDS]
 
     def start(self, *overrides: str) -> subprocess.Popen:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(
-            [*self.command, *overrides], cwd=self.root, text=True, preexec_fn=self.listen_to_ctrl_c, **streams
-        )
+        return subprocess.Popen([*self.command, *overrides], cwd=self.root, text=True, **streams)
 
     def start_and_hang_in_trial_1(self) -> subprocess.Popen:
         process = self.start("+hang_at=1")
@@ -42,8 +38,8 @@ class Sweep:
 
 
 @pytest.fixture
-def sweep(tmp_path, stub_command, listen_to_ctrl_c) -> Sweep:
-    return Sweep(tmp_path, stub_command, listen_to_ctrl_c)
+def sweep(tmp_path, stub_command) -> Sweep:
+    return Sweep(tmp_path, stub_command)
 
 
 @pytest.mark.slow

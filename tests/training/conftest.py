@@ -11,7 +11,7 @@ import torch
 from cxr.data.augment import AffineAugment
 from cxr.imaging.preprocess import Preprocess
 from cxr.models.build import build_net
-from cxr.training.callbacks.checkpoint import AtomicCheckpointIO, make_checkpoint
+from cxr.training.callbacks.checkpoint import AtomicCheckpointIO, make_best_checkpoint, make_last_checkpoint
 from cxr.training.callbacks.history import History
 from cxr.training.callbacks.stopping import ResumableEarlyStopping
 from cxr.training.datamodule import ChestDataModule
@@ -81,7 +81,8 @@ def make_run(tmp_path):
             callbacks=[
                 *callbacks,
                 ResumableEarlyStopping(monitor, mode, patience),
-                make_checkpoint(str(folder), monitor, mode, save_top_k=2),
+                make_best_checkpoint(str(folder), monitor, mode, save_top_k=2),
+                make_last_checkpoint(str(folder)),
                 History(str(folder / "history.csv")),
             ],
         )  # fmt: skip

@@ -65,6 +65,15 @@ def test_a_stopped_run_resumes_to_the_same_bits(make_run, tmp_path, scheduler):
     assert best[1].startswith(str(tmp_path / "broken"))
 
 
+def test_the_last_checkpoint_is_that_of_the_last_epoch_also_when_it_is_not_among_the_best(make_run, tmp_path):
+    frozen = partial(torch.optim.SGD, lr=1e-12)
+    task, data, trainer = make_run("run", epochs=5, optimizer=frozen)
+    trainer.fit(task, datamodule=data, weights_only=True)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert torch.load(checkpoints / "last.ckpt", weights_only=True)["epoch"] == 4
+    assert trainer.checkpoint_callback.monitor == "val/auroc"
+
+
 def test_early_stopping_ends_patience_epochs_after_the_best_and_stays_ended(make_run, tmp_path):
     frozen = partial(torch.optim.SGD, lr=1e-12)
     task, data, trainer = make_run("run", epochs=20, patience=2, optimizer=frozen)

@@ -12,8 +12,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from cxr.errors import TrainingError
 
 
-def make_checkpoint(run_dir: str, monitor: str, mode: str, save_top_k: int) -> ModelCheckpoint:
-    """Keep the best `save_top_k` epochs and the last one in `run_dir`/checkpoints, metric and epoch in the name.
+def make_best_checkpoint(run_dir: str, monitor: str, mode: str, save_top_k: int) -> ModelCheckpoint:
+    """Keep the best `save_top_k` epochs in `run_dir`/checkpoints, metric and epoch in the name.
 
     Saved at the end of the training epoch, when the state of the schedule belongs to the epoch that follows.
     """
@@ -25,7 +25,20 @@ def make_checkpoint(run_dir: str, monitor: str, mode: str, save_top_k: int) -> M
         monitor=monitor,
         mode=mode,
         save_top_k=save_top_k,
-        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def make_last_checkpoint(run_dir: str) -> ModelCheckpoint:
+    """Keep every epoch's state in `run_dir`/checkpoints/last.ckpt, to resume from.
+
+    Apart from the best ones, since Lightning's `save_last` writes only when one of those was written. It stands after
+    them in the list of callbacks, so that it holds their state.
+    """
+    return ModelCheckpoint(
+        dirpath=Path(run_dir) / "checkpoints",
+        filename="last",
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
