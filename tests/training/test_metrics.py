@@ -1,3 +1,5 @@
+import socket
+
 import numpy as np
 import pytest
 import torch
@@ -52,3 +54,24 @@ def test_outputs_are_sorted_by_key_and_each_sample_counts_once():
     assert key.tolist() == [0, 1, 2]
     assert target.tolist() == [1, 2, 0]
     np.testing.assert_array_equal(logits, np.eye(3)[[1, 2, 0]])
+
+
+def _two_processes(rank, port, folder):
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    outputs = EpochOutputs()
+    outputs.update(torch.eye(3)[[rank]], torch.tensor([rank]), torch.tensor([rank]))
+    outputs.update(torch.eye(3)[[2]], torch.tensor([2]), torch.tensor([2]))  # as a padded sampler repeats a sample
+    torch.save(outputs.compute(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_outputs_of_two_processes_are_gathered_and_each_sample_counts_once(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(_two_processes, (port, tmp_path), nprocs=2, start_method="fork")
+    for rank in (0, 1):
+        logits, target, key = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert key.tolist() == target.tolist() == [0, 1, 2]
+        assert torch.equal(logits, torch.eye(3))

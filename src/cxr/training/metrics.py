@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional import classification as tm
+from torchmetrics.utilities import dim_zero_cat
 
 PER_CLASS = ("precision", "recall", "f1", "specificity", "auroc", "average_precision")
 HEADLINES = (
@@ -35,7 +36,7 @@ class EpochOutputs(Metric):
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """(logits, target, key) of all images, each image once, sorted by key."""
-        logits, target, key = (torch.cat(list(state)) for state in (self.logits, self.target, self.key))
+        logits, target, key = (dim_zero_cat(state) for state in (self.logits, self.target, self.key))
         order = torch.argsort(key, stable=True)
         first = torch.ones_like(order, dtype=torch.bool)
         first[1:] = key[order][1:] != key[order][:-1]
