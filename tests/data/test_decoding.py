@@ -89,7 +89,7 @@ def test_warnings_are_logged_once_per_kind_with_their_count(tmp_path, caplog):
         warnings.simplefilter("error")  # none may leak
         collect(paths, Troubled(size=(12, 16)))
     (record,) = caplog.records
-    assert record.message == f"odd width 24 (40 times while decoding, first in {paths[0]})"
+    assert record.message == "odd width 24 (40 times while decoding)"
 
 
 def test_the_versions_change_when_a_decoder_is_absent(monkeypatch):

@@ -141,7 +141,8 @@ def _log_warnings(warned: Sequence[tuple[str, str]]) -> None:
         kinds.setdefault(re.sub(r"\d+", "#", pathless), []).append((path, pathless))
     for found in kinds.values():
         path, text = found[0]
-        log.warning("%s (%d times while decoding, first in %s)", text, len(found), path)
+        log.warning("%s (%d times while decoding)", text, len(found))
+        log.debug("first of them in %s", path)
 
 
 def _count_cores() -> int:

@@ -105,7 +105,7 @@ class RunFolder:
         best = {
             "monitor": monitor,
             "score": score,
-            "checkpoint": checkpoint.relative_to(self.root.absolute()).as_posix(),
+            "checkpoint": checkpoint.resolve().relative_to(self.root.resolve()).as_posix(),
         }
         write_json({"best": best}, self.metrics)
 
