@@ -115,6 +115,20 @@ def test_a_split_file_is_used_again(finished, compose_run, tmp_path):
     assert (tmp_path / "again" / "split.csv").read_bytes() == split.read_bytes()
 
 
+def test_a_resumed_run_keeps_its_split_whatever_it_is_told(compose_run, tmp_path):
+    first = fit(compose_run(tmp_path / "run", "trainer.max_epochs=1"))
+    split = (first.run_dir / "split.csv").read_bytes()
+    last = first.run_dir / "checkpoints" / "last.ckpt"
+    fit(compose_run(tmp_path / "run", "seed=5", "data.limit=40", f"ckpt_path={last}"))
+    assert (first.run_dir / "split.csv").read_bytes() == split
+
+
+def test_without_a_best_checkpoint_nothing_is_evaluated(compose_run, tmp_path):
+    result = fit(compose_run(tmp_path / "run", "callbacks.checkpoint=null", "trainer.max_epochs=1"))
+    assert np.isnan(result.best_score)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
 def test_a_trial_leaves_the_test_part_alone_until_it_is_chosen(compose_run, tmp_path):
     result = fit(compose_run(tmp_path / "trial", "test=false", "trainer.max_epochs=1"))
     assert not (result.run_dir / "predictions_test.csv").exists()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.errors import TrainingError
 from cxr.training.callbacks.wandb_media import has_api_key, make_wandb_logger
 from cxr.training.fit import fit
 
@@ -50,6 +51,11 @@ def test_images_of_a_dataset_that_is_not_public_stay_here(compose_run, tmp_path)
     pictures = media(tmp_path / "run")
     assert "val/samples" not in pictures
     assert "val/confusion" in pictures
+
+
+def test_a_diverged_run_is_told_as_such_and_not_by_its_figures(compose_run, tmp_path):
+    with pytest.raises(TrainingError, match=r"train/loss is (nan|inf) in epoch \d, expected a finite number"):
+        fit(compose_run(tmp_path / "run", "logger=wandb", "optimizer.lr=1e30"))
 
 
 def test_a_run_id_is_appended_to(compose_run, tmp_path):

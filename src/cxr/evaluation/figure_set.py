@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.evaluation.figures import plot_confusion, plot_f1_heatmap, plot_precision_recall, plot_roc
+from cxr.evaluation.metrics import confusion_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from cxr.evaluation.metrics import confusion_counts
 
 
 def classification_figures(

@@ -131,7 +131,7 @@ def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
 
 
 def build_cohort(config: DictConfig, images: ImageStore) -> Cohort:
-    """Read, check, filter, decode and split the dataset."""
+    """Read, check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
     cache_dir = Path(config.paths.cache_dir)
     data = config.data
     return make_cohort(
@@ -141,13 +141,21 @@ def build_cohort(config: DictConfig, images: ImageStore) -> Cohort:
         limit=data.limit,
         balance_all=config.sampler.balance_all,
         fractions=tuple(data.fractions),
-        split_file=None if data.split_file is None else Path(data.split_file),
+        split_file=choose_split_file(config),
         seed=config.seed,
         images=images,
         index=FileIndex(cache_dir / "files.sqlite"),
         on_bad_file=data.on_bad_file,
         salt=load_salt(cache_dir),
     )
+
+
+def choose_split_file(config: DictConfig) -> Path | None:
+    """The split of the run that ``ckpt_path`` continues, else ``data.split_file``, else None for a new split."""
+    own = Path(config.paths.output_dir) / "split.csv"
+    if config.ckpt_path is not None and own.exists():
+        return own
+    return None if config.data.split_file is None else Path(config.data.split_file)
 
 
 def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> ClassificationTask:

@@ -54,6 +54,7 @@ RULES = {
     "data.on_bad_file": one_of("error", "skip"),
     "data.split_file": optional(TEXT),
     "optimizer.lr": POSITIVE,
+    "trainer.devices": Rule("1 (a run on several devices is not supported yet)", lambda value: value == 1),
     "trainer.max_epochs": whole(1),
     "trainer.min_epochs": optional(whole(1)),
     "trainer.accumulate_grad_batches": whole(1),

@@ -71,9 +71,12 @@ def fit(config: DictConfig) -> FitResult:
         experiment.cohort.samples, folder.split, class_names=experiment.cohort.class_names, salt=id_salt(config)
     )
     try:
-        return train_and_evaluate(experiment, folder)
-    finally:
-        finish_wandb(experiment.trainer.loggers)
+        result = train_and_evaluate(experiment, folder)
+    except BaseException:
+        finish_wandb(experiment.trainer.loggers, exit_code=1)
+        raise
+    finish_wandb(experiment.trainer.loggers, exit_code=0)
+    return result
 
 
 def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
@@ -83,7 +86,8 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
     show_net(experiment.task.net, experiment.net_config["name"], experiment.preprocess)
     log_hyperparameters(experiment)
     train(experiment)
-    checkpoint = experiment.trainer.checkpoint_callback
+    monitoring = (callback for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is not None)
+    checkpoint = next(monitoring, None)
     if checkpoint is None or not checkpoint.best_model_path:
         log.info("no checkpoint was asked for: nothing is evaluated")
         return FitResult(folder.root, math.nan, Path(), {})

@@ -69,11 +69,16 @@ def make_wandb_logger(
     )  # fmt: skip
 
 
-def finish_wandb(loggers: Iterable[Logger]) -> None:
-    """End the W&B runs, so that the next run of this process (a trial of a sweep) gets one of its own."""
+def finish_wandb(loggers: Iterable[Logger], exit_code: int) -> None:
+    """End the W&B runs, so that the next run of this process (a trial of a sweep) gets one of its own.
+
+    Args:
+        loggers: All loggers of the run.
+        exit_code: 0 for a run that succeeded; W&B shows any other as failed.
+    """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+            logger.experiment.finish(exit_code=exit_code)
 
 
 class WandbMedia(pl.Callback):
@@ -105,7 +110,7 @@ class WandbMedia(pl.Callback):
         if not loggers or trainer.sanity_checking:
             return
         logits, target, key = (values.cpu() for values in task.outputs_of(part).compute())
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not torch.isfinite(logits).all():  # the task tells of a diverged run
             return
         probs = logits.double().softmax(dim=1)
         figures = classification_figures(target.numpy(), probs.numpy(), task.class_names)
