@@ -65,7 +65,6 @@ RULES = {
     "data.fractions": FRACTIONS,
     "data.classes": optional(MAPPING),
     "optimizer.lr": POSITIVE,
-    "trainer.devices": Rule("1 (a run on several devices is not supported yet)", lambda value: value == 1),
     "trainer.max_epochs": whole(1),
     "trainer.min_epochs": optional(whole(1)),
     "trainer.accumulate_grad_batches": whole(1),

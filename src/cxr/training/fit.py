@@ -68,10 +68,8 @@ def fit(config: DictConfig) -> FitResult:
     folder = RunFolder(Path(config.paths.output_dir))
     start_logging(folder.root)
     experiment = assemble(config)
-    folder.write_inputs(plain(config), experiment.cohort.report)
-    write_split(
-        experiment.cohort.samples, folder.split, class_names=experiment.cohort.class_names, salt=id_salt(config)
-    )
+    if experiment.trainer.is_global_zero:
+        begin(experiment, folder)
     try:
         result = train_and_evaluate(experiment, folder)
     except BaseException:
@@ -81,11 +79,18 @@ def fit(config: DictConfig) -> FitResult:
     return result
 
 
-def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
-    """What `fit` does once every part is there and the inputs are written."""
-    config = experiment.config
-    show_data(experiment.cohort.report)
+def begin(experiment: Experiment, folder: RunFolder) -> None:
+    """Write what the run starts from, and show it."""
+    config, cohort = experiment.config, experiment.cohort
+    folder.write_inputs(plain(config), cohort.report)
+    write_split(cohort.samples, folder.split, class_names=cohort.class_names, salt=id_salt(config))
+    show_data(cohort.report)
     show_net(experiment.task.net, experiment.net_config["name"], experiment.preprocess)
+
+
+def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
+    """What `fit` does once every part is there and the inputs are written; all devices take part."""
+    config = experiment.config
     log_hyperparameters(experiment)
     train(experiment)
     monitoring = (callback for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is not None)
@@ -95,12 +100,20 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
         return FitResult(folder.root, math.nan, Path(), {})
     best = Path(checkpoint.best_model_path)
     score = float(checkpoint.best_model_score)
-    folder.write_best(config.monitor.metric, score, best)
+    if experiment.trainer.is_global_zero:
+        folder.write_best(config.monitor.metric, score, best)
     metrics = evaluate(experiment, folder, best, ["val", "test"] if config.test else ["val"])
-    folder.write_learning_curves(config.monitor.metric, config.monitor.mode)
+    if experiment.trainer.is_global_zero:
+        conclude(experiment, folder, metrics)
+    return FitResult(folder.root, score, best, metrics)
+
+
+def conclude(experiment: Experiment, folder: RunFolder, metrics: dict[str, float]) -> None:
+    """Write what the run leaves beside its evaluation, and show how it ended."""
+    monitor = experiment.config.monitor
+    folder.write_learning_curves(monitor.metric, monitor.mode)
     write_run_bundle(experiment, folder)
     show_results(folder.root, metrics, phantom_ceiling(experiment.datamodule.parts["test"]))
-    return FitResult(folder.root, score, best, metrics)
 
 
 def test_run(run_dir: Path) -> dict[str, float]:
@@ -152,19 +165,25 @@ def interrupts() -> Iterator[None]:
 
 
 def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts: list[str]) -> dict[str, float]:
-    """Predictions, metrics and figures of some parts by one checkpoint, written to the run folder."""
+    """Predictions, metrics and figures of some parts by one checkpoint, written by the first device."""
     log.info("evaluating the best checkpoint %s on %s", checkpoint.name, " and ".join(parts))
     metrics: dict[str, float] = {}
     for part in parts:
-        run = experiment.trainer.validate if part == "val" else experiment.trainer.test
-        with interrupts():
-            run(experiment.task, experiment.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-        logits, _, key = experiment.task.outputs_of(part).compute()
-        samples = told_ids(experiment.datamodule.parts[part].iloc[key.cpu().numpy()], experiment.config)
-        table = make_predictions(samples, logits.cpu().numpy(), experiment.cohort.class_names, part, folder.root.name)
-        metrics |= folder.write_evaluation(table, experiment.cohort.class_names, part)
-    folder.write_metrics(metrics)
+        predictions = predict_part(experiment, checkpoint, part, folder.root.name)
+        if experiment.trainer.is_global_zero:
+            metrics |= folder.write_evaluation(predictions, experiment.cohort.class_names, part)
+            folder.write_metrics(metrics)
     return metrics
+
+
+def predict_part(experiment: Experiment, checkpoint: Path, part: str, run: str) -> pd.DataFrame:
+    """The predictions table of one part, each image once however many devices shared the work."""
+    loop = experiment.trainer.validate if part == "val" else experiment.trainer.test
+    with interrupts():
+        loop(experiment.task, experiment.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    logits, _, key = experiment.task.outputs_of(part).compute()
+    samples = told_ids(experiment.datamodule.parts[part].iloc[key.cpu().numpy()], experiment.config)
+    return make_predictions(samples, logits.cpu().numpy(), experiment.cohort.class_names, part, run)
 
 
 def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 import yaml
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -26,10 +27,14 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def start_logging(run_dir: Path) -> None:
-    """Log to the terminal, in colour where it is one, and to ``run.log``.
+    """Log to the terminal, in colour where it is one, and to ``run.log``; of several devices the first one does.
 
     No warning is silenced: those of this package go to both places, those of other packages to ``run.log``.
     """
+    if rank_zero_only.rank > 0:
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(run_dir / "run.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

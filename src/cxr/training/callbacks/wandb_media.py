@@ -42,9 +42,7 @@ def has_api_key() -> bool:
         return False
 
 
-def make_wandb_logger(
-    save_dir: str, project: str, name: str, group: str | None, id: str | None
-) -> WandbLogger:
+def make_wandb_logger(save_dir: str, project: str, name: str, group: str | None, id: str | None) -> WandbLogger:
     """A W&B logger that runs offline by itself when there is no API key.
 
     Args:
@@ -81,7 +79,7 @@ def finish_wandb(loggers: Iterable[Logger], exit_code: int) -> None:
 
 
 def log_checkpoint(loggers: Iterable[Logger], checkpoint: Path) -> None:
-    """Store `checkpoint` as the artifact ``model-<run id>`` with the alias ``best`` in the W&B runs among the loggers."""
+    """Store `checkpoint` as the artifact ``model-<run id>`` with the alias ``best`` in the W&B runs."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             name = f"model-{logger.experiment.id}"
