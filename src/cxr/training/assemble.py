@@ -135,7 +135,8 @@ def plain(config: Any) -> dict[str, Any]:
 def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
     """The store of decoded images: on disk unless ``data.cache=false``."""
     if config.data.cache:
-        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess)
+        max_bytes = None if config.data.cache_max_gb is None else int(config.data.cache_max_gb * 1e9)
+        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess, max_bytes=max_bytes)
     return UncachedImages(preprocess)
 
 

@@ -59,6 +59,7 @@ RULES = {
     "data.batch_size": whole(1),
     "data.num_workers": whole(0),
     "data.cache": SWITCH,
+    "data.cache_max_gb": optional(POSITIVE),
     "data.public_images": SWITCH,
     "data.on_bad_file": one_of("error", "skip"),
     "data.split_file": optional(TEXT),
