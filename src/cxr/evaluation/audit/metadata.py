@@ -37,7 +37,7 @@ def describe_columns(samples: pd.DataFrame, columns: Sequence[str]) -> FloatArra
     """
     levels = pd.DataFrame({name: _levels(samples[name]) for name in columns})
     if {"rows", "columns"} <= set(columns):
-        levels[ASPECT] = _levels(_numbers(samples["rows"]) / _numbers(samples["columns"]))
+        levels[ASPECT] = _levels((_numbers(samples["rows"]) / _numbers(samples["columns"])).round(2))
     encoder = OneHotEncoder(sparse_output=False, min_frequency=_RARE, handle_unknown="infrequent_if_exist")
     return np.asarray(encoder.fit_transform(levels), dtype=np.float64)
 

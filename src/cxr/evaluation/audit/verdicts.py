@@ -26,13 +26,15 @@ _USES = {
 }
 _SUBJECTS = {
     "source": "the source alone",
-    "metadata": "the metadata alone",
+    "metadata": "metadata alone",
     "border": "the outer frame of the image alone",
-    "corners": "what the corners show alone",
+    "corners": "the four corners of the image alone",
     "thumbnail": "an 8 x 8 thumbnail",
     "net": "the net on whole images",
     "lungs covered": "the net with the lungs covered",
 }
+_PLURAL = ("metadata", "corners")
+_CROPPED = ("border", "corners", "lungs covered")
 _SCOPES = {"all": "in the whole set", "test": "on the test split"}
 
 
@@ -96,7 +98,7 @@ def judge(measured: Measurement, p_adjusted: float) -> AuditRow:
         scope=measured.scope,
         uses=_USES[measured.name].format(parts=", ".join(measured.parts), column=measured.column),
         verdict=verdict,
-        sentence=_capitalise(_sentence(measured, verdict)),
+        sentence=_capitalise(_sentence(measured, verdict, p_adjusted)),
         separation=measured.separation,
         p_adjusted=p_adjusted,
         class_names=measured.class_names,
@@ -108,8 +110,8 @@ def judge(measured: Measurement, p_adjusted: float) -> AuditRow:
 def untestable(name: str, scope: str, reason: str, column: str = "") -> AuditRow:
     """The row of what could not be measured, for a reason that ends a sentence."""
     uses = _USES[name].format(parts="of the table", column=column)
-    about = f"whether the net knows {column}" if name == "probe" else _SUBJECTS[name]
-    sentence = _capitalise(f"{about} {where(scope)} was not measured: {reason}.")
+    gives = f"the net knows {column}" if name == "probe" else f"{_SUBJECTS[name]} would give a class away"
+    sentence = f"Whether {gives} {where(scope)} was not measured: {reason}."
     return AuditRow(name, scope, uses, UNTESTABLE, sentence, column=column)
 
 
@@ -128,14 +130,15 @@ def _verdict(measured: Measurement, p_adjusted: float) -> str:
     return ENCODED if measured.name == "probe" else SHORTCUT
 
 
-def _sentence(measured: Measurement, verdict: str) -> str:
+def _sentence(measured: Measurement, verdict: str, p_adjusted: float) -> str:
     if measured.name == "probe":
         return _probe_sentence(measured, verdict)
     found = measured.separation
     low, high = found.strongest_interval
-    gives = f"gives AUROC {found.by_class[found.strongest]:.2f} ({CONFIDENCE:.0%} interval {low:.2f} to {high:.2f})"
+    verb = "give" if measured.name in _PLURAL else "gives"
+    gives = f"{verb} AUROC {found.by_class[found.strongest]:.2f} ({CONFIDENCE:.0%} interval {low:.2f} to {high:.2f})"
     text = f"{_SUBJECTS[measured.name]} {gives} for {_contrast(measured)} {where(measured.scope)}"
-    return f"{text}: {_consequence(measured, verdict)}."
+    return f"{text}: {_consequence(measured, verdict, p_adjusted)}."
 
 
 def _contrast(measured: Measurement) -> str:
@@ -143,17 +146,19 @@ def _contrast(measured: Measurement) -> str:
     return f"{names[1]} against {names[0]}" if len(names) == 2 else f"{names[strongest]} against the rest"
 
 
-def _consequence(measured: Measurement, verdict: str) -> str:
-    chance_low, chance_high = measured.separation.chance
+def _consequence(measured: Measurement, verdict: str, p_adjusted: float) -> str:
     if verdict == NONE:
-        return f"no more than chance, which gives {chance_low:.2f} to {chance_high:.2f}"
+        low, high = measured.separation.chance
+        return f"chance is not excluded (it gives {low:.2f} to {high:.2f}; p = {p_adjusted:.2g} after correction)"
     if verdict == WEAK:
         return "more than chance, but too little to make a score"
     if measured.name == "net":
         return "to compare the other rows with"
     if measured.name == "thumbnail":
         return "no shortcut by itself, since findings show at this size too, but a net is worth only what it adds"
-    return _weight(measured.separation.by_class[measured.separation.strongest]) + _heaviest(measured.parts)
+    weight = _weight(measured.separation.by_class[measured.separation.strongest])
+    exception = ", unless lungs reach into this region" if measured.name in _CROPPED else ""
+    return weight + exception + _heaviest(measured.parts)
 
 
 def _weight(auroc: float) -> str:
@@ -165,7 +170,7 @@ def _weight(auroc: float) -> str:
 
 
 def _heaviest(parts: Mapping[str, float]) -> str:
-    if not parts:
+    if len(parts) < 2:
         return ""
     name = max(parts, key=parts.__getitem__)
     return f" (most of it from {name}, {parts[name]:.2f} alone)"
@@ -175,11 +180,7 @@ def _probe_sentence(measured: Measurement, verdict: str) -> str:
     found = measured.separation
     low, high = found.strongest_interval
     numbers = f"AUROC {found.by_class[found.strongest]:.2f}, {CONFIDENCE:.0%} interval {low:.2f} to {high:.2f}"
-    knows = {
-        NONE: "do not tell",
-        WEAK: "hardly tell",
-        ENCODED: "tell",
-    }[verdict]
+    knows = {NONE: "do not tell", WEAK: "hardly tell", ENCODED: "tell"}[verdict]
     ending = ": where this column goes with the class, the net can use it" if verdict == ENCODED else ""
     return f"the net's embeddings {knows} {measured.column} among images of one class ({numbers}){ending}."
 
