@@ -106,6 +106,13 @@ def test_many_images_of_a_patient_are_one_piece_of_evidence():
     assert row.verdict == "none"
 
 
+def test_of_many_patients_some_are_drawn(make_table, monkeypatch):
+    monkeypatch.setattr("cxr.evaluation.audit.baselines.MOST", 100)
+    found = {seed: find(audit_samples(make_table(), TWO, seed=seed), "source", "all").separation for seed in (0, 1)}
+    assert found[0].patients == found[1].patients == 100
+    assert found[0].auroc != found[1].auroc
+
+
 def test_rows_without_a_patient_id_are_patients(covidx_like):
     table = covidx_like.assign(patient_id=None)
     assert find(audit_samples(table, CLASSES), "source").separation.patients == 120
@@ -167,7 +174,7 @@ def test_the_probe_finds_what_embeddings_know(make_table):
     audit = audit_samples(table, TWO, net=make_outputs(table, half, half, embeddings))
     assert find(audit, "probe", column="view_position").verdict == "encoded"
     assert find(audit, "probe", column="view_position").sentence.startswith(
-        "The net's embeddings tell view_position among images of one class (AUROC "
+        "The net's embeddings tell view_position among images of one class (PA against AP: AUROC "
     )
     assert find(audit, "probe", column="sex").verdict == "none"
     assert find(audit, "probe", column="source").verdict == "none"

@@ -71,13 +71,14 @@ def test_one_class_of_three_that_is_given_away_counts():
     assert found.strongest == 2
     assert found.by_class == pytest.approx((0.75, 0.75, 1.0), abs=0.02)
     assert found.auroc < 0.9
+    assert found.chance[1] < found.strongest_chance[1] < 0.8
     assert found.p_value == pytest.approx(0.01)
 
 
 def test_a_constant_gives_exactly_one_half():
     _, target = draw(4)
     found = separate_by_features(np.ones((len(target), 3)), target, **FEW)
-    assert (found.auroc, found.p_value, found.chance) == (0.5, 1.0, (0.5, 0.5))
+    assert (found.auroc, found.p_value, found.chance, found.strongest_chance) == (0.5, 1.0, (0.5, 0.5), (0.5, 0.5))
 
 
 def test_chance_passes_a_threshold_as_often_as_the_threshold_says():

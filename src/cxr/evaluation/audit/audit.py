@@ -111,7 +111,7 @@ def audit_samples(
         net: Outputs for rows that the net was not trained on.
         columns: Metadata to look at; None takes those of `METADATA` that the table has.
         permutations: Shuffles behind each p-value.
-        seed: Of the draw of images, of folds and of shuffles.
+        seed: Of the draw of patients and images, of folds and of shuffles.
 
     Returns:
         The audit. The chance of any row with the verdict shortcut is at most `ALPHA` where there is none.

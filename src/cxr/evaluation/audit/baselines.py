@@ -23,6 +23,7 @@ FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
 
 FEWEST = 2 * FOLDS
+MOST = 20_000
 PROBED = ("source", "manufacturer", "view_position", "sex")
 TABLE_PENALTY = 1.0
 PIXEL_PENALTY = 0.005  # for each feature
@@ -87,7 +88,7 @@ class Scope:
 def make_scope(
     samples: pd.DataFrame, rows: IntArray, name: str, class_names: Sequence[str], permutations: int, seed: int
 ) -> Scope:
-    """Draw one image of each patient, and leave out classes of fewer than `FEWEST` patients.
+    """Draw one image of each of at most `MOST` patients, and leave out classes of fewer than `FEWEST` patients.
 
     Args:
         samples: The whole table with `label`, and `group`, or else `patient_id`, or else neither.
@@ -151,10 +152,10 @@ def _patients(samples: pd.DataFrame) -> IntArray:
 
 
 def _one_for_each(patients: IntArray, rng: np.random.Generator) -> IntArray:
-    """Positions, in order, of a random row of each patient."""
+    """Positions, in order, of a random row of each patient, of `MOST` random patients where there are more."""
     order = rng.permutation(len(patients))
     _, first = np.unique(patients[order], return_index=True)
-    return np.sort(order[first])
+    return np.sort(rng.permutation(order[first])[:MOST])
 
 
 def _measure_parts(scope: Scope, columns: Sequence[str], strongest: int) -> dict[str, float]:

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
+Shuffled = NDArray[np.int16]
 
 FOLDS = 5
 PERMUTATIONS = 999
@@ -36,8 +37,9 @@ class Separation:
         by_class: (K,) AUROC of each class against the rest.
         strongest: The class with the largest; 1 with two classes.
         strongest_interval: The 95% interval of its AUROC, for this class alone.
-        p_value: Chance that shuffled targets give a largest AUROC as large as this.
-        chance: The central 95% of the largest AUROC with shuffled targets.
+        p_value: Chance that the largest AUROC is as large as this with shuffled targets.
+        chance: The central 95% of `auroc` with shuffled targets.
+        strongest_chance: The central 95% of the largest AUROC with shuffled targets.
         patients: Rows measured.
     """
 
@@ -48,6 +50,7 @@ class Separation:
     strongest_interval: tuple[float, float]
     p_value: float
     chance: tuple[float, float]
+    strongest_chance: tuple[float, float]
     patients: int
 
 
@@ -145,28 +148,30 @@ def _make_folds(target: IntArray, seed: int) -> IntArray:
     return folds
 
 
-def _shuffle(target: IntArray, cells: IntArray, times: int, rng: np.random.Generator) -> IntArray:
+def _shuffle(target: IntArray, cells: IntArray, times: int, rng: np.random.Generator) -> Shuffled:
     """(times + 1, N): the targets as they are, then shuffled within cells."""
-    shuffled = np.tile(target, (times + 1, 1))
+    shuffled = np.tile(target.astype(np.int16), (times + 1, 1))
     for cell in np.unique(cells):
         rows = np.flatnonzero(cells == cell)
         shuffled[1:, rows] = rng.permuted(shuffled[1:, rows], axis=1)
     return shuffled
 
 
-def _chunks(targets: IntArray) -> list[IntArray]:
+def _chunks(targets: Shuffled) -> list[Shuffled]:
     """Parts of (P, N) targets whose scores fit into memory together."""
     size = max(1, _CHUNK // (targets.shape[1] * len(_columns(targets[0]))))
     return np.split(targets, range(size, len(targets), size))
 
 
-def _columns(target: IntArray) -> list[int]:
+def _columns(target: IntArray | Shuffled) -> list[int]:
     """The classes to measure: with two, the AUROC of one is that of the other."""
     classes = int(target.max()) + 1
     return [1] if classes == 2 else list(range(classes))
 
 
-def _score_out_of_fold(features: FloatArray, targets: IntArray, folds: IntArray, penalty: float) -> FloatArray:
+def _score_out_of_fold(
+    features: FloatArray, targets: IntArray | Shuffled, folds: IntArray, penalty: float
+) -> FloatArray:
     """(P, N, C) scores for (P, N) targets: every shuffle is one more output of the same regressions."""
     indicators = (targets.T[:, :, None] == np.array(_columns(targets[0]))).astype(features.dtype)
     flat = indicators.reshape(len(folds), -1)
@@ -178,7 +183,7 @@ def _score_out_of_fold(features: FloatArray, targets: IntArray, folds: IntArray,
     return np.round(scores, _DIGITS).reshape(indicators.shape).transpose(1, 0, 2)
 
 
-def _pair_shares(scores: FloatArray, targets: IntArray, cells: IntArray) -> FloatArray:
+def _pair_shares(scores: FloatArray, targets: IntArray | Shuffled, cells: IntArray) -> FloatArray:
     """(P, C) for (P or 1, N, C) scores: of the pairs of one cell and two classes, the share that is ordered rightly."""
     columns = _columns(targets[0])
     right, pairs = np.zeros((len(targets), len(columns))), np.zeros(len(columns))
@@ -209,9 +214,15 @@ def _summarise(found: FloatArray, target: IntArray, cells: IntArray) -> Separati
         strongest=columns[place],
         strongest_interval=intervals[place],
         p_value=float((largest >= largest[0] - _TINY).mean()),
-        chance=(float(np.quantile(largest[1:], 0.025)), float(np.quantile(largest[1:], 0.975))),
+        chance=_central(found[1:].mean(axis=1)),
+        strongest_chance=_central(largest[1:]),
         patients=len(target),
     )
+
+
+def _central(values: FloatArray) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def _for_each_class(found: FloatArray) -> tuple[float, ...]:

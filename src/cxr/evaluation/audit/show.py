@@ -1,5 +1,6 @@
 """The audit at the terminal. Knows nothing of how it was measured."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,9 +18,9 @@ def show_audit(audit: Audit, console: Console | None = None) -> None:
         console: Where to; None is the standard output.
     """
     out = Console() if console is None else console
-    table = Table(title="label without the disease", title_justify="left")
-    for name in ("baseline", "rows", "AUROC", "95% interval", "chance", "p", "verdict"):
-        table.add_column(name, justify="left" if name in ("baseline", "rows", "verdict") else "right")
+    table = Table(title="how much of the label can be had without the disease", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("baseline", "on", "patients", "AUROC", "95%", "chance", "p", "verdict"):
+        table.add_column(name, justify="left" if name in ("baseline", "on", "verdict") else "right")
     for row in audit.rows:
         table.add_row(*_cells(row), style=_STYLES.get(row.verdict))
     out.print(table)
@@ -31,6 +32,7 @@ def _cells(row: AuditRow) -> tuple[str, ...]:
     name = f"{row.name} {row.column}".strip()
     found = row.separation
     if found is None or row.p_adjusted is None:
-        return (name, row.scope, "", "", "", "", row.verdict)
-    interval, chance = (f"{low:.2f} to {high:.2f}" for low, high in (found.interval, found.chance))
-    return (name, row.scope, f"{found.auroc:.3f}", interval, chance, f"{row.p_adjusted:.3f}", row.verdict)
+        return (name, row.scope, "", "", "", "", "", row.verdict)
+    interval, chance = (f"{low:.2f}–{high:.2f}" for low, high in (found.interval, found.chance))
+    numbers = f"{found.patients:,}", f"{found.auroc:.3f}", interval, chance, f"{row.p_adjusted:.3f}"
+    return (name, row.scope, *numbers, row.verdict)

@@ -148,7 +148,7 @@ def _contrast(measured: Measurement) -> str:
 
 def _consequence(measured: Measurement, verdict: str, p_adjusted: float) -> str:
     if verdict == NONE:
-        low, high = measured.separation.chance
+        low, high = measured.separation.strongest_chance
         return f"chance is not excluded (it gives {low:.2f} to {high:.2f}; p = {p_adjusted:.2g} after correction)"
     if verdict == WEAK:
         return "more than chance, but too little to make a score"
@@ -182,7 +182,8 @@ def _probe_sentence(measured: Measurement, verdict: str) -> str:
     numbers = f"AUROC {found.by_class[found.strongest]:.2f}, {CONFIDENCE:.0%} interval {low:.2f} to {high:.2f}"
     knows = {NONE: "do not tell", WEAK: "hardly tell", ENCODED: "tell"}[verdict]
     ending = ": where this column goes with the class, the net can use it" if verdict == ENCODED else ""
-    return f"the net's embeddings {knows} {measured.column} among images of one class ({numbers}){ending}."
+    contrast = _contrast(measured)
+    return f"the net's embeddings {knows} {measured.column} among images of one class ({contrast}: {numbers}){ending}."
 
 
 def _capitalise(text: str) -> str:
