@@ -22,7 +22,7 @@ Shuffled = NDArray[np.int16]
 FOLDS = 5
 PERMUTATIONS = 999
 CONFIDENCE = 0.95
-_CHUNK = 2 * 10**7  # scores held at once
+_CHUNK = 5 * 10**6  # scores held at once
 _TINY = 1e-9
 _DIGITS = 6  # equal rows get equal scores, whatever their place in a matrix product
 
