@@ -284,6 +284,13 @@ def test_what_does_not_fit_the_table_is_refused(make_table, change, message):
         audit_samples(make_table(), TWO, **change)
 
 
+def test_rows_without_a_label_are_refused(make_table):
+    table = make_table().astype({"label": "Int64"})
+    table.loc[[3, 7], "label"] = pd.NA
+    with pytest.raises(DataError, match="expected a label in every row, got 2 without; leave these rows out"):
+        audit_samples(table, TWO)
+
+
 @pytest.mark.parametrize(
     ("rows", "width", "value", "message"),
     [

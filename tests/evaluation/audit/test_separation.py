@@ -44,9 +44,10 @@ def test_auroc_is_that_of_scikit_learn_in_each_fold(classes):
         assert found[k] == pytest.approx(right / pairs, abs=1e-9)
 
 
-def test_given_scores_are_taken_as_they_are():
+@pytest.mark.parametrize("scale", [1, 1e-9])
+def test_given_scores_are_taken_as_they_are(scale):
     _, target = draw(1, classes=3)
-    scores = np.random.default_rng(1).random((len(target), 3)).round(1)
+    scores = scale * np.random.default_rng(1).random((len(target), 3)).round(1)
     found = separate_by_scores(scores, target, permutations=9)
     expected = [roc_auc_score(target == k, scores[:, k]) for k in range(3)]
     assert found.by_class == pytest.approx(expected)

@@ -117,7 +117,7 @@ def audit_samples(
         The audit. The chance of any row with the verdict shortcut is at most `ALPHA` where there is none.
 
     Raises:
-        DataError: A column is absent, or images or outputs do not fit the table.
+        DataError: A column or a label is absent, or images or outputs do not fit the table.
     """
     _check_table(samples, columns)
     if images is not None and len(images) != len(samples):
@@ -211,6 +211,9 @@ def _check_table(samples: pd.DataFrame, columns: Sequence[str] | None) -> None:
             f"expected the columns {', '.join(absent)} in the table of samples, got {', '.join(samples.columns)}; "
             "name columns that the dataset's reader gives"
         )
+    unlabelled = int(samples["label"].isna().sum())
+    if unlabelled:
+        raise DataError(f"expected a label in every row, got {unlabelled} without; leave these rows out")
 
 
 def _check_outputs(net: NetOutputs, num_samples: int, num_classes: int) -> None:

@@ -96,7 +96,7 @@ def separate_by_scores(
     """
     cells = np.zeros(len(target), dtype=np.int64)
     shuffled = _shuffle(target, cells, permutations, np.random.default_rng(seed))
-    columns = np.round(scores[:, _columns(target)], _DIGITS)[None]
+    columns = scores[None, :, _columns(target)]
     found = [_pair_shares(columns, chunk, cells) for chunk in _chunks(shuffled)]
     return _summarise(np.concatenate(found), target, cells)
 
