@@ -1,0 +1,82 @@
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cxr.errors import ConfigError, ImageError
+from cxr.imaging.preprocess import Preprocess
+from cxr.inference.bundle import Predictor
+from cxr.inference.embedding import embed_stored
+from cxr.models.build import BUILDERS, build_net
+
+NAMES = ["a", "b", "c"]
+NETS = MappingProxyType(
+    {
+        "custom_cnn": {"filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 6, "pool": 2, "dense_units": 8},
+        "timm": {"architecture": "resnet18", "in_channels": 1, "head": {"hidden": 5}},
+        "torchvision_densenet": {"in_channels": 1},
+        "xrv_densenet121": {},
+    }
+)
+
+
+def make_predictor(net, precision="uint8", temperature=1.0):
+    contract = net.input_contract
+    preprocess = Preprocess(size=(64, 48), precision=precision, low=contract.low, high=contract.high)
+    return Predictor(net.eval(), NAMES, preprocess, temperature, False, None, {}, torch.device("cpu"))
+
+
+def draw_images(count=3):
+    return list(np.random.default_rng(0).random((count, 64, 48), dtype=np.float32))
+
+
+def store(predictor, images):
+    return np.stack([predictor.preprocess.store(image) for image in images])
+
+
+def test_every_builder_is_tested():
+    assert set(NETS) == set(BUILDERS)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_embeddings_are_what_the_head_takes(name):
+    torch.manual_seed(0)
+    net = build_net(name, len(NAMES), **NETS[name])
+    predictor = make_predictor(net, temperature=2.0)
+    taken = []
+    net.head.register_forward_hook(lambda module, inputs, output: taken.append(inputs[0].numpy().copy()))
+    embeddings, probs = embed_stored(predictor, store(predictor, draw_images()))
+    np.testing.assert_array_equal(embeddings, taken[0])
+    assert embeddings.shape[0] == 3
+    assert embeddings.std(axis=0).max() > 0
+    np.testing.assert_allclose(probs, predictor.predict_pixels(draw_images()), atol=1e-9)
+
+
+def test_sixteen_bits_are_as_good():
+    predictor = make_predictor(build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"]), precision="uint16")
+    _, probs = embed_stored(predictor, store(predictor, draw_images()))
+    np.testing.assert_allclose(probs, predictor.predict_pixels(draw_images()), atol=1e-9)
+
+
+def test_no_images_give_no_rows():
+    predictor = make_predictor(build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"]))
+    embeddings, probs = embed_stored(predictor, np.zeros((0, 64, 48), np.uint8))
+    assert (embeddings.shape, probs.shape) == ((0, 24), (0, 3))
+
+
+def test_images_of_another_preprocessing_are_refused():
+    predictor = make_predictor(build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"]))
+    with pytest.raises(ConfigError, match=r"expected stored images of size \[64, 48\], got \[48, 64\]; store them"):
+        embed_stored(predictor, np.zeros((2, 48, 64), np.uint8))
+    with pytest.raises(ImageError, match="expected stored images of type uint8, but got uint16"):
+        embed_stored(predictor, np.zeros((2, 64, 48), np.uint16))
+
+
+def test_a_net_without_a_head_is_refused():
+    net = build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"])
+    predictor = make_predictor(net)
+    other = Predictor(nn.Flatten(), NAMES, predictor.preprocess, 1.0, False, None, {}, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="expected a net of backbone and head, got Flatten; load it from a bundle"):
+        embed_stored(other, np.zeros((2, 64, 48), np.uint8))
