@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from cxr.data.allocation import allocate
 from cxr.data.identity import hash_ids
-from cxr.data.samples import PARTS, list_first
+from cxr.data.samples import PARTS, label_columns, list_first
 from cxr.errors import ConfigError, DataError
 
 FEW_PATIENTS = 100
@@ -77,16 +77,17 @@ def make_split(samples: pd.DataFrame, fractions: Sequence[float], seed: int) -> 
     pool = ordered[kept & (precedence == 0)]
     carved = {part: shares[part] for part in PARTS if shares[part] > 0 and part not in set(official[precedence > 0])}
     if len(pool) and sum(carved.values()) > 0:
-        split[pool.index] = _carve(pool, groups[pool.index], carved, seed)
+        parts = carve(pool, groups[pool.index], list(carved.values()), seed)
+        split[pool.index] = np.array(list(carved), dtype=object)[parts]
     _require_parts(split, groups)
     return split.reindex(samples.index[samples.index.isin(split.index)]).rename("split")
 
 
 def write_split(samples: pd.DataFrame, path: Path, *, class_names: Sequence[str], salt: str | None) -> None:
-    """Write who is in which part: `sample_id, patient_id, split, label, class`, one row per sample.
+    """Write who is in which part: `sample_id, patient_id, split`, one row per sample, and `label, class` or the targets.
 
     Args:
-        samples: Table with `sample_id`, `split`, `label` and, where known, `patient_id`.
+        samples: Table with `sample_id`, `split`, `label` or targets and, where known, `patient_id`.
         path: The CSV file; it is replaced whole or not at all.
         class_names: Names of the labels.
         salt: The ids are written as hashes with this salt; None writes them as they are.
@@ -95,8 +96,10 @@ def write_split(samples: pd.DataFrame, path: Path, *, class_names: Sequence[str]
     ids = {"sample_id": samples["sample_id"], "patient_id": samples.get("patient_id", blank)}
     if salt is not None:
         ids = {name: hash_ids(values, salt) for name, values in ids.items()}
-    labels = samples["label"]
-    table = pd.DataFrame({**ids, "split": samples["split"], "label": labels, "class": [class_names[i] for i in labels]})
+    labels = samples[label_columns(samples)]
+    table = pd.DataFrame({**ids, "split": samples["split"]}).join(labels)
+    if "label" in labels:
+        table["class"] = [class_names[label] for label in labels["label"]]
     draft = path.with_name(f"{path.name}.draft")
     table.to_csv(draft, index=False)
     draft.replace(path)
@@ -194,14 +197,26 @@ def _check_fractions(fractions: Sequence[float]) -> dict[str, float]:
     )
 
 
-def _carve(pool: pd.DataFrame, groups: pd.Series, shares: dict[str, float], seed: int) -> npt.NDArray[np.object_]:
-    """Part of each row of the pool, sorted by sample id."""
+def carve(
+    pool: pd.DataFrame, groups: pd.Series, shares: Sequence[float], seed: int | Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Divide rows by whole groups, findings in proportion.
+
+    Args:
+        pool: Rows with `finding`, sorted by `sample_id`.
+        groups: Group of each row.
+        shares: Positive shares of the parts.
+        seed: Decides which groups go where.
+
+    Returns:
+        Index of the part of each row. The size of each part is within the largest group of its share.
+    """
     group_codes, group_names = pd.factorize(groups)
     finding_codes, findings = pd.factorize(pool["finding"], sort=True)
     cells = np.bincount(group_codes * len(findings) + finding_codes, minlength=len(group_names) * len(findings))
-    fractions = np.array(list(shares.values())) / sum(shares.values())
+    fractions = np.asarray(shares, dtype=np.float64) / sum(shares)
     parts = allocate(cells.reshape(len(group_names), len(findings)), fractions, np.random.default_rng(seed))
-    return np.array(list(shares), dtype=object)[parts[group_codes]]
+    return parts[group_codes]
 
 
 def _require_parts(split: pd.Series, groups: pd.Series) -> None:
