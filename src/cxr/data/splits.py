@@ -77,8 +77,7 @@ def make_split(samples: pd.DataFrame, fractions: Sequence[float], seed: int) -> 
     pool = ordered[kept & (precedence == 0)]
     carved = {part: shares[part] for part in PARTS if shares[part] > 0 and part not in set(official[precedence > 0])}
     if len(pool) and sum(carved.values()) > 0:
-        parts = carve(pool, groups[pool.index], list(carved.values()), seed)
-        split[pool.index] = np.array(list(carved), dtype=object)[parts]
+        split[pool.index] = _carve(pool, groups[pool.index], carved, seed)
     _require_parts(split, groups)
     return split.reindex(samples.index[samples.index.isin(split.index)]).rename("split")
 
@@ -197,26 +196,14 @@ def _check_fractions(fractions: Sequence[float]) -> dict[str, float]:
     )
 
 
-def carve(
-    pool: pd.DataFrame, groups: pd.Series, shares: Sequence[float], seed: int | Sequence[int]
-) -> npt.NDArray[np.int64]:
-    """Divide rows by whole groups, findings in proportion.
-
-    Args:
-        pool: Rows with `finding`, sorted by `sample_id`.
-        groups: Group of each row.
-        shares: Positive shares of the parts.
-        seed: Decides which groups go where.
-
-    Returns:
-        Index of the part of each row. The size of each part is within the largest group of its share.
-    """
+def _carve(pool: pd.DataFrame, groups: pd.Series, shares: dict[str, float], seed: int) -> npt.NDArray[np.object_]:
+    """Part of each row of the pool, sorted by sample id."""
     group_codes, group_names = pd.factorize(groups)
     finding_codes, findings = pd.factorize(pool["finding"], sort=True)
     cells = np.bincount(group_codes * len(findings) + finding_codes, minlength=len(group_names) * len(findings))
-    fractions = np.asarray(shares, dtype=np.float64) / sum(shares)
+    fractions = np.array(list(shares.values())) / sum(shares.values())
     parts = allocate(cells.reshape(len(group_names), len(findings)), fractions, np.random.default_rng(seed))
-    return parts[group_codes]
+    return np.array(list(shares), dtype=object)[parts[group_codes]]
 
 
 def _require_parts(split: pd.Series, groups: pd.Series) -> None:

@@ -19,10 +19,7 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LAYOUT = "<class>/*, <class>/images/* or train|val|valid|test/<class>/*"
-_OWN_REMEDY = (
-    f"point data.root at one laid out as {_LAYOUT}, or try the same command on phantoms, without any download: "
-    "data=phantom"
-)
+_OWN_REMEDY = "point data.root at such a folder, or try the same command on phantoms, without any download: data=phantom"
 
 
 def make_image_folder_samples(root: str | Path, *, dataset: str | None = None) -> pd.DataFrame:
@@ -46,11 +43,13 @@ def make_image_folder_samples(root: str | Path, *, dataset: str | None = None) -
     root = Path(root).absolute()
     remedy = _OWN_REMEDY if dataset is None else download_remedy(dataset)
     if not root.is_dir():
-        raise DataError(f"expected a folder of images at {root}, but there is no such folder; {remedy}")
+        raise DataError(
+            f"expected a folder of images at {root}, laid out as {_LAYOUT}, but there is no such folder; {remedy}"
+        )
     ignored: Counter[str] = Counter()
     class_folders = list(_list_class_folders(root, ignored))
     if not class_folders:
-        raise DataError(f"expected folders of images in {root} laid out as {_LAYOUT}, but found none; {remedy}")
+        raise DataError(f"expected folders of images in {root}, laid out as {_LAYOUT}, but found none; {remedy}")
     files = {folder: _list_images(folder, ignored) for _, folder in class_folders}
     empty = [str(folder.relative_to(root)) for folder, images in files.items() if not images]
     if empty:

@@ -4,8 +4,10 @@ Knows nothing of what the labels mean, of classes and of splits that are carved 
 whether the files exist.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -48,12 +50,13 @@ def make_table_samples(
         MissingExtraError: A Parquet file without the extra.
     """
     path = Path(path).absolute()
-    table = _read_table(path)
-    chosen = _choose_columns(table, columns, targets, path)
+    chosen = _choose_columns(_read_table(path, _list_columns), columns, targets, path)
+    wanted = list(dict.fromkeys(chosen.values()))
+    table = _read_table(path, lambda path: _read_columns(path, wanted, targets))
     samples = table[list(chosen.values())].set_axis(list(chosen), axis="columns")
     names = samples["image_path"].astype("str").str.strip().where(samples["image_path"].notna())
-    folder = path.parent if root is None else Path(root).absolute()
-    samples["image_path"] = names.map(lambda name: str(folder / name), na_action="ignore")
+    folder = str(path.parent if root is None else Path(root).absolute())
+    samples["image_path"] = names.map(lambda name: os.path.join(folder, name), na_action="ignore")  # noqa: PTH118 - fast
     if "sample_id" not in samples:
         samples.insert(0, "sample_id", names)
     if "split" in samples:
@@ -64,26 +67,51 @@ def make_table_samples(
     return samples
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Call `read`, with what can go wrong as an error of one sentence."""
     if not path.is_file():
         raise DataError(
             f"expected a table of images at {path}, but there is no such file; point data.path at a .csv, .tsv or "
             ".parquet file, or try the same command on phantoms, without any download: data=phantom"
         )
+    if not _is_parquet(path) and _find_separator(path) is None:
+        raise DataError(f"expected a table that ends in .csv, .tsv or .parquet, but got {path}; convert or rename it")
     try:
-        if path.suffix.lower() in _PARQUET:
-            require_extra("pyarrow", "parquet")
-            return pd.read_parquet(path)
-        separator = _SEPARATORS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
-        if separator is not None:
-            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=[""])
+        return read(path)
     except (ValueError, OSError) as error:
         raise DataError(f"expected a table of images in {path}, but it cannot be read: {error}; mend it") from error
-    raise DataError(f"expected a table that ends in .csv, .tsv or .parquet, but got {path}; convert or rename it")
+
+
+def _list_columns(path: Path) -> list[str]:
+    if _is_parquet(path):
+        require_extra("pyarrow", "parquet")
+        from pyarrow.parquet import read_schema
+
+        return list(read_schema(path).names)
+    return [str(name) for name in pd.read_csv(path, sep=_find_separator(path), nrows=0).columns]
+
+
+def _read_columns(path: Path, columns: list[str], targets: Sequence[str]) -> pd.DataFrame:
+    """Read some columns, of a CSV all but the targets as text, so that '007' and 'NA' stay what they are."""
+    if _is_parquet(path):
+        return pd.read_parquet(path, columns=columns)
+    text = {column: str for column in columns if column not in targets}
+    blank = {column: [""] for column in text} | {column: ["", "nan", "NaN", "NA"] for column in targets}
+    return pd.read_csv(
+        path, sep=_find_separator(path), usecols=columns, dtype=text, keep_default_na=False, na_values=blank
+    )
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in _PARQUET
+
+
+def _find_separator(path: Path) -> str | None:
+    return _SEPARATORS.get(Path(path.name.removesuffix(".gz")).suffix.lower())
 
 
 def _choose_columns(
-    table: pd.DataFrame, columns: Mapping[str, str | None], targets: Sequence[str], path: Path
+    there: list[str], columns: Mapping[str, str | None], targets: Sequence[str], path: Path
 ) -> dict[str, str]:
     """Our name -> column of the table."""
     unknown = sorted(set(columns) - set(COLUMNS))
@@ -95,11 +123,11 @@ def _choose_columns(
     needed = ("image_path",) if targets else ("image_path", "finding")
     wanted = {name: named.get(name, name) for name in COLUMNS if name in needed or name in named}
     wanted |= {TARGET_PREFIX + target: target for target in targets}
-    absent = [column for column in wanted.values() if column not in table]
+    absent = [column for column in wanted.values() if column not in there]
     if absent:
         raise DataError(
-            f"expected the column {list_first(absent)} in {path}, but it has {list_first(list(table.columns), 30)}; "
+            f"expected the column {list_first(absent)} in {path}, but it has {list_first(there, 30)}; "
             "set data.columns (or data.targets) to the names in the table"
         )
-    free = [name for name in COLUMNS if name not in wanted and name not in columns and name in table and name != "finding"]
-    return wanted | {name: name for name in free}
+    free = [name for name in COLUMNS if name in there and name not in wanted and name not in columns]
+    return wanted | {name: name for name in free if name != "finding"}
