@@ -35,12 +35,15 @@ def make_table(rows: int, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     patients = np.minimum(rng.zipf(1.6, rows) + rng.integers(0, rows // 3, rows), rows)
     numbers = rng.permutation(rows)
+    pairs = list(zip(numbers, patients, strict=True))
     return pd.DataFrame(
         {
-            "path": [f"part{n % 50:02d}/patient{p:06d}/image{n:06d}.png" for n, p in zip(numbers, patients, strict=True)],
+            "path": [
+                f"part{n % 50:02d}/patient{p:06d}/image{n:06d}.png" for n, p in zip(numbers, patients, strict=True)
+            ],
             "finding": rng.choice(FINDINGS, rows, p=SHARES),
             "patient_id": [f"patient{p:06d}" for p in patients],
-            "study_id": [f"study{p:06d}-{n % 3}" for n, p in zip(numbers, patients, strict=True)],
+            "study_id": [f"study{p:06d}-{n % 3}" for n, p in pairs],
             "split": np.where(patients % 10 == 0, "test", "train"),
             "source": rng.choice(["a", "b", "c"], rows),
             **{name: rng.choice(["0", "1", ""], rows, p=[0.6, share, 0.4 - share]) for name, share in TARGETS.items()},

@@ -74,16 +74,22 @@ def test_the_column_group_goes_first_and_an_official_validation_part_is_divided_
 
 @pytest.mark.parametrize(("folds", "repeats"), [(1, 1), (0, 1), (5, 0)])
 def test_numbers_that_are_none(folds, repeats):
-    with pytest.raises(ConfigError, match=f"expected 2 folds or more and 1 repeat or more, but got {folds} and {repeats}"):
+    with pytest.raises(
+        ConfigError, match=f"expected 2 folds or more and 1 repeat or more, but got {folds} and {repeats}"
+    ):
         make_folds(make_table(20), folds, 0, repeats=repeats)
 
 
 @pytest.mark.parametrize("patients", [1, 4])
 def test_too_few_patients(patients):
-    with pytest.raises(DataError, match=f"each of 5 folds, but there are 40 samples in {patients} groups .*fewer folds"):
+    with pytest.raises(
+        DataError, match=f"each of 5 folds, but there are 40 samples in {patients} groups .*fewer folds"
+    ):
         make_folds(make_table(40).assign(patient_id=[f"p{n % patients}" for n in range(40)]), 5, 0)
 
 
 def test_too_few_samples():
-    with pytest.raises(DataError, match="each of 5 folds, but there are 4 samples in 4 groups .* commonest finding 2 times"):
+    with pytest.raises(
+        DataError, match="each of 5 folds, but there are 4 samples in 4 groups .* commonest finding 2 times"
+    ):
         make_folds(make_table(4).assign(finding=list("aabb")), 5, 0)

@@ -78,7 +78,8 @@ def read_dataset(reader: Callable[[], pd.DataFrame], classes: Mapping[str, str |
     """
     raw = reader()
     samples, class_names = make_samples(raw, classes)
-    findings = (samples if target_names(samples) else raw)["finding"].astype("str").str.strip().value_counts().sort_index()
+    labelled = samples if target_names(samples) else raw
+    findings = labelled["finding"].astype("str").str.strip().value_counts().sort_index()
     report = {
         "classes": class_names,
         "reader": dict(raw.attrs.get("report", {})),
@@ -97,8 +98,8 @@ def _count_by_source(samples: pd.DataFrame, class_names: list[str]) -> dict[str,
         having = [source for source, classes in counts.items() if classes[name] > 0]
         if len(having) == 1:
             log.warning(
-                "every sample of class %s comes from source %s alone, others do not: a net may learn to tell the source "
-                "instead of the class; look at cohorts in which each source has every class",
+                "every sample of class %s comes from source %s alone, others do not: a net may learn to tell the "
+                "source instead of the class; take datasets in which each source has every class",
                 name,
                 having[0],
             )
@@ -247,9 +248,7 @@ def _check_parts(samples: pd.DataFrame, class_names: list[str]) -> None:
 def _count(samples: pd.DataFrame, class_names: list[str]) -> Report:
     parts = {part: samples[samples["split"] == part] for part in PARTS}
     return {
-        "images": {
-            part: count_classes(rows, class_names) for part, rows in parts.items()
-        },
+        "images": {part: count_classes(rows, class_names) for part, rows in parts.items()},
         "patients": {part: int(rows["group"].nunique()) for part, rows in parts.items()},
         "fingerprint": _fingerprint(samples),
     }
@@ -259,5 +258,5 @@ def _fingerprint(samples: pd.DataFrame) -> str:
     """SHA-256 over id, bytes and label of every sample: it changes with any file."""
     lines = samples["sample_id"] + "\n" + samples["content_hash"]
     for column in label_columns(samples):
-        lines += "\n" + samples[column].astype("str")
+        lines += "\n" + samples[column].map(str)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

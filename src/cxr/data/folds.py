@@ -37,25 +37,23 @@ def make_folds(samples: pd.DataFrame, folds: int, seed: int, *, repeats: int = 1
     if "split" in ordered:
         ordered = ordered[~groups.isin(groups[ordered["split"] == "test"])]
     groups = groups[ordered.index]
-    table = pd.DataFrame(0, index=ordered.index, columns=range(repeats), dtype="int64")
-    for repeat, state in enumerate(np.random.SeedSequence(seed).generate_state(repeats)):
-        _fill(table, repeat, ordered["finding"], groups, StratifiedGroupKFold(folds, shuffle=True, random_state=int(state)))
-    return table.reindex(samples.index[samples.index.isin(table.index)])
+    states = np.random.SeedSequence(seed).generate_state(repeats)
+    columns = {repeat: _divide(ordered["finding"], groups, folds, int(state)) for repeat, state in enumerate(states)}
+    return pd.DataFrame(columns).reindex(samples.index[samples.index.isin(ordered.index)])
 
 
-def _fill(
-    table: pd.DataFrame, repeat: int, findings: pd.Series, groups: pd.Series, splitter: StratifiedGroupKFold
-) -> None:
-    folds = splitter.get_n_splits()
+def _divide(findings: pd.Series, groups: pd.Series, folds: int, seed: int) -> pd.Series:
+    """Fold of each row."""
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     try:
         parts = [test for _, test in splitter.split(findings, findings, groups)]
-    except ValueError:
-        parts = []
-    if len(parts) < folds or not all(map(len, parts)):
+    except ValueError:  # fewer rows of every finding, or fewer groups, than folds
+        parts = [np.array([])]
+    if not all(map(len, parts)):
         raise DataError(
             f"expected samples in each of {folds} folds, but there are {len(findings)} samples in {groups.nunique()} "
-            f"groups of linked patients outside the official test part, the commonest finding {findings.value_counts().max()} "
-            "times; ask for fewer folds, add data, or check the patient ids"
+            "groups of linked patients outside the official test part, the commonest finding "
+            f"{findings.value_counts().max()} times; ask for fewer folds, add data, or check the patient ids"
         )
-    for fold, rows in enumerate(parts):
-        table.iloc[rows, repeat] = fold
+    numbers = np.repeat(np.arange(folds), [len(rows) for rows in parts])
+    return pd.Series(numbers, index=findings.index[np.concatenate(parts)]).reindex(findings.index)

@@ -6,8 +6,8 @@ Columns after the gate: `sample_id` (unique, the table is sorted by it), `image_
 label), `label` (index into the class names) and, where the dataset has them, `patient_id`, `study_id`, `view_position`,
 `split` ('train' | 'val' | 'test', the dataset's official parts) and any further column.
 
-A multi-label table has, instead of `label`, a column `target_<name>` for each class: 1, 0, or NaN where the dataset does
-not state it.
+A multi-label table has, instead of `label`, a column `target_<name>` for each class: 1, 0, or NaN where the dataset
+does not state it.
 """
 
 import os
@@ -96,9 +96,7 @@ def list_first(values: Collection[object], limit: int = 10) -> str:
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
 
 
-def _label_classes(
-    samples: pd.DataFrame, classes: Mapping[str, str | None] | None
-) -> tuple[pd.DataFrame, list[str]]:
+def _label_classes(samples: pd.DataFrame, classes: Mapping[str, str | None] | None) -> tuple[pd.DataFrame, list[str]]:
     mapping = _complete_mapping(samples, classes)
     _raise_problems([*_find_problems(samples), *_find_unmapped(samples, mapping)])
     class_names = list(dict.fromkeys(name for name in mapping.values() if name is not None))
@@ -120,7 +118,8 @@ def _label_targets(
         )
     columns = label_columns(samples)
     values = samples[columns].apply(pd.to_numeric, errors="coerce").astype("float64")
-    _raise_problems([*_find_problems(samples.drop(columns="finding", errors="ignore")), *_find_wrong_targets(samples, values)])
+    samples = samples.drop(columns="finding", errors="ignore")
+    _raise_problems([*_find_problems(samples), *_find_wrong_targets(samples, values)])
     samples[columns] = values
     samples["finding"] = _rarest_positive(values)
     samples = samples[values.notna().any(axis=1)].sort_values("sample_id", ignore_index=True)

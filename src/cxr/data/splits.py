@@ -83,7 +83,7 @@ def make_split(samples: pd.DataFrame, fractions: Sequence[float], seed: int) -> 
 
 
 def write_split(samples: pd.DataFrame, path: Path, *, class_names: Sequence[str], salt: str | None) -> None:
-    """Write who is in which part: `sample_id, patient_id, split`, one row per sample, and `label, class` or the targets.
+    """Write who is in which part, one row per sample: `sample_id, patient_id, split`, then `label, class` or targets.
 
     Args:
         samples: Table with `sample_id`, `split`, `label` or targets and, where known, `patient_id`.

@@ -132,7 +132,9 @@ class TestChestXray(FolderContract):
     @pytest.fixture
     def case(self, tmp_path):
         names = ["train/NORMAL/IM-0115-0001.jpeg", "train/PNEUMONIA/person1_virus_6.jpeg", "test/NORMAL/IM-1-1.jpeg"]
-        return self.make(make_chest_xray_samples, write_files(tmp_path / "chest_xray", *names), 3, "--dataset chest_xray")
+        return self.make(
+            make_chest_xray_samples, write_files(tmp_path / "chest_xray", *names), 3, "--dataset chest_xray"
+        )
 
 
 class TestSiim(FolderContract):

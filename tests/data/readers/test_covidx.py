@@ -71,7 +71,10 @@ def test_images_of_both_parts(root):
         ("COVID-19(69) COVID-19(69).png COVID-19 sirm", ("COVID-19(69)", "COVID-19(69).png", "COVID-19", "sirm")),
         ("COVID-19 (69) COVID-19 (69).png COVID-19 sirm", ("COVID-19 (69)", "COVID-19 (69).png", "COVID-19", "sirm")),
         ("31 chest film c.jpg negative cohen", ("31", "chest film c.jpg", "negative", "cohen")),
-        ("8 SARS-10.1148rg.g05x-Fig5-day9.jpeg pneumonia", ("8", "SARS-10.1148rg.g05x-Fig5-day9.jpeg", "pneumonia", None)),
+        (
+            "8 SARS-10.1148rg.g05x-Fig5-day9.jpeg pneumonia",
+            ("8", "SARS-10.1148rg.g05x-Fig5-day9.jpeg", "pneumonia", None),
+        ),
         ("12 normal.png normal", ("12", "normal.png", "normal", None)),
     ],
 )
@@ -106,7 +109,9 @@ def test_csv_without_patients_and_sources(tmp_path):
 def test_a_version_is_chosen_among_several(tmp_path):
     write_lists(tmp_path, train_COVIDx9A__txt=["1 a.png normal rsna"], test_COVIDx9A__txt=["2 b.png normal rsna"])
     assert read_covidx_lists(tmp_path)["split"].tolist() == ["test", "train"]
-    write_lists(tmp_path, **{"train_COVIDx_CXR-3B__txt": ["1 a.png negative rsna"], "train__txt": ["1 a.png positive x"]})
+    write_lists(
+        tmp_path, **{"train_COVIDx_CXR-3B__txt": ["1 a.png negative rsna"], "train__txt": ["1 a.png positive x"]}
+    )
     assert read_covidx_lists(tmp_path, version="3b")["finding"].tolist() == ["negative"]
     assert read_covidx_lists(tmp_path, version="unnamed")["finding"].tolist() == ["positive"]
     for version in (None, "8A"):
@@ -117,7 +122,9 @@ def test_a_version_is_chosen_among_several(tmp_path):
 @pytest.mark.parametrize("line", ["1 a.png healthy rsna", "a.png normal rsna", "1 a.png", "1 a.png normal rsna more"])
 def test_lines_of_another_form(tmp_path, line):
     write_lists(tmp_path, train__txt=["1 a.png normal rsna", line])
-    with pytest.raises(DataError, match=r"expected lines `patient file class source` in .* but 1 of 2 .* in line 2; mend"):
+    with pytest.raises(
+        DataError, match=r"expected lines `patient file class source` in .* but 1 of 2 .* in line 2; mend"
+    ):
         read_covidx_lists(tmp_path)
 
 

@@ -66,7 +66,8 @@ def test_the_order_is_that_of_the_paths_not_of_creation(tmp_path):
 
 def test_absent_folder(tmp_path):
     with pytest.raises(
-        DataError, match="expected a folder of images at .*/nothing, laid out as <class>.* but .*data.root.*data=phantom"
+        DataError,
+        match="expected a folder of images at .*/nothing, laid out as <class>.* but .*data.root.*data=phantom",
     ):
         make_image_folder_samples(tmp_path / "nothing")
 

@@ -11,7 +11,9 @@ from cxr.errors import ConfigError, DataError
 def source(findings=(), report=None, classes=None, finding_targets=None, **columns):
     """A dataset with samples 0, 1, ... of patients that have the same names in every dataset."""
     count = len(findings) or len(next(iter(columns.values())))
-    table = pd.DataFrame({"sample_id": [f"{n}" for n in range(count)], "image_path": [f"/{n}.png" for n in range(count)]})
+    table = pd.DataFrame(
+        {"sample_id": [f"{n}" for n in range(count)], "image_path": [f"/{n}.png" for n in range(count)]}
+    )
     table["patient_id"] = [f"p{n}" if n else None for n in range(count)]
     if findings:
         table["finding"] = list(findings)
@@ -33,7 +35,10 @@ def test_ids_of_different_datasets_cannot_collide():
 def test_findings_are_mapped_to_common_ones_or_left_out():
     merged = make_merged_samples(
         {
-            "children": source(["normal", "virus", "bacteria"], classes={"normal": "normal", "virus": "pneumonia", "bacteria": "pneumonia"}),
+            "children": source(
+                ["normal", "virus", "bacteria"],
+                classes={"normal": "normal", "virus": "pneumonia", "bacteria": "pneumonia"},
+            ),
             "adults": source(["0", "1", "2"], classes={0: "normal", 1: "covid", 2: None}),
             "others": source(["normal"]),
         }
@@ -96,8 +101,16 @@ def test_an_official_part_of_one_dataset_alone_is_told(caplog):
             "expected classes or finding_targets for data.sources.a, but got both",
         ),
         ({"a": source("xyz", classes={"x": "x"})}, DataError, "data.sources.a to map every finding .* but y, z is not"),
-        ({"a": source("xyz", finding_targets={"x": []})}, DataError, "data.sources.a to map every finding .* but y, z is"),
-        ({"a": source(target_t=[1, 0], classes={"x": "y"})}, DataError, "data.sources.a to have findings to map, but"),
+        (
+            {"a": source("xyz", finding_targets={"x": []})},
+            DataError,
+            "data.sources.a to map every finding .* but y, z is",
+        ),
+        (
+            {"a": source(target_t=[1, 0], classes={"x": "y"})},
+            DataError,
+            "expected findings to map in data.sources.a, but",
+        ),
         (
             {"a": source(target_t=[1, 0]), "b": source("xy")},
             DataError,

@@ -104,7 +104,10 @@ def test_two_at_once_unpack_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_images": np.zeros((4, 6, 5), dtype=np.float32)}, "train_images of shape .* float32 for 4 labels; expected"),
+        (
+            {"train_images": np.zeros((4, 6, 5), dtype=np.float32)},
+            "train_images of shape .* float32 for 4 labels; expected",
+        ),
         ({"val_images": np.zeros((3, 6, 5), dtype=np.uint8)}, r"val_images of shape \(3, 6, 5\) .* for 4 labels"),
         ({"test_images": np.zeros((4, 6), dtype=np.uint8)}, "test_images of shape"),
         ({"train_labels": np.array([None, 1, 2, 3])}, "Object arrays cannot be loaded"),
@@ -112,7 +115,9 @@ def test_two_at_once_unpack_once(tmp_path, monkeypatch):
 )
 def test_arrays_that_are_no_images(tmp_path, change, message):
     path = write(tmp_path / "a.npz", make_arrays() | change)
-    with pytest.raises(DataError, match=f"expected an .npz file with arrays .* but got: .*{message}.*; download it again"):
+    with pytest.raises(
+        DataError, match=f"expected an .npz file with arrays .* but got: .*{message}.*; download it again"
+    ):
         make_npz_samples(path, unpack_to=tmp_path / "out")
 
 
@@ -123,7 +128,9 @@ def test_a_part_that_lacks_images_or_all_parts_that_lack_labels(tmp_path, name):
         arrays = {key: values for key, values in arrays.items() if key.endswith("images")}
     else:
         del arrays[name]
-    with pytest.raises(DataError, match=r"expected an .npz file .* but got: .*(train_images is not|no labels of train)"):
+    with pytest.raises(
+        DataError, match=r"expected an .npz file .* but got: .*(train_images is not|no labels of train)"
+    ):
         make_npz_samples(write(tmp_path / "a.npz", arrays), unpack_to=tmp_path / "out")
 
 
@@ -131,7 +138,9 @@ def test_a_part_that_lacks_images_or_all_parts_that_lack_labels(tmp_path, name):
 def test_damaged_files(tmp_path, damage):
     path = write(tmp_path / "a.npz", make_arrays(shape=(50, 50)))
     path.write_bytes(path.read_bytes()[:400] if damage is None else damage)
-    with pytest.raises(DataError, match="expected an .npz file .* but got: it is no archive of arrays; download it again"):
+    with pytest.raises(
+        DataError, match="expected an .npz file .* but got: it is no archive of arrays; download it again"
+    ):
         make_npz_samples(path, unpack_to=tmp_path / "out")
 
 

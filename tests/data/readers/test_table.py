@@ -90,18 +90,26 @@ def test_targets(tmp_path):
 @pytest.mark.parametrize("value", ["-1", "yes", "0.5"])
 def test_targets_that_are_neither_stated_nor_blank(tmp_path, value):
     table = write(tmp_path, f"path,edema\n1.png,1\n2.png,0\n3.png,{value}\n")
-    with pytest.raises(DataError, match=r"1 x target other than 1, 0 or nothing \(sample_id\); write nothing .*: 3.png"):
+    with pytest.raises(
+        DataError, match=r"1 x target other than 1, 0 or nothing \(sample_id\); write nothing .*: 3.png"
+    ):
         make_samples(make_table_samples(table, columns=COLUMNS, targets=["edema"]), None)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"columns": {"image_path": "file", "finding": "label"}}, "expected the column file in .* but it has path, label"),
+        (
+            {"columns": {"image_path": "file", "finding": "label"}},
+            "expected the column file in .* but it has path, label",
+        ),
         ({"columns": {}}, "expected the column image_path, finding in"),
         ({"columns": COLUMNS | {"patient_id": "who"}}, "expected the column who in .*; set data.columns"),
         ({"columns": COLUMNS, "targets": ["mass"]}, "expected the column mass in"),
-        ({"columns": COLUMNS | {"hospital": "label"}}, "expected data.columns to name some of sample_id, .* got hospital"),
+        (
+            {"columns": COLUMNS | {"hospital": "label"}},
+            "expected data.columns to name some of sample_id, .* got hospital",
+        ),
     ],
 )
 def test_columns_that_are_not_there(tmp_path, settings, message):

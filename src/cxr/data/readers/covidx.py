@@ -1,10 +1,10 @@
-"""COVIDx, all versions: the lists of the COVID-Net team, and the images in the folders beside them -> a table of samples.
+"""COVIDx, all versions: lists of the COVID-Net team and the images in the folders beside them -> a table of samples.
 
 Knows nothing of classes and of splits that are carved later, and opens no image. Nothing of the dataset comes with this
 project.
 
-A list has a line `patient file class source` for each image; the oldest ones have no source. Patients and files may hold
-spaces ('COVID 70 COVID(70).png'), so a line is read from its end.
+A list has a line `patient file class source` for each image; the oldest ones have no source. Patients and files may
+hold spaces ('COVID 70 COVID(70).png'), so a line is read from its end.
 """
 
 import logging
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.readers.remedy import download_remedy
-from cxr.data.samples import list_first
+from cxr.data.samples import PARTS, list_first
 from cxr.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ _HEADERS = {
     "finding": ("finding", "class", "label"),
     "source": ("source", "data source", "data_source", "dataset"),
 }
+_NAMES = {name: column for column, names in _HEADERS.items() for name in names}
 
 
 def make_covidx_samples(root: str | Path, *, version: str | None = None, on_missing: str = "error") -> pd.DataFrame:
@@ -52,7 +53,7 @@ def make_covidx_samples(root: str | Path, *, version: str | None = None, on_miss
     root = Path(root).absolute()
     table = read_covidx_lists(root, version=version)
     relative = table["split"] + "/" + table["file"]
-    found = relative.isin(_list_files(root, table["split"].unique()))
+    found = relative.isin(_list_files(root))
     absent = relative[~found]
     if absent.size == relative.size or (absent.size and on_missing == "error"):
         raise DataError(
@@ -138,10 +139,8 @@ def _read_lines(path: Path) -> pd.DataFrame:
     lines = pd.Series([line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()], dtype=str)
     findings = "|".join(map(re.escape, FINDINGS))
     table = lines.str.extract(rf"^\s*(?P<names>.+?)\s+(?P<finding>{findings})(?:\s+(?P<source>\S+))?\s*$")
-    names = [_split_names(one) if isinstance(one, str) else (None, None) for one in table["names"]]
-    return table.drop(columns="names").assign(
-        patient_id=[patient for patient, _ in names], file=[file for _, file in names]
-    )
+    names = pd.DataFrame(map(_split_names, table.pop("names").fillna("")), columns=["patient_id", "file"], dtype=object)
+    return names.join(table)
 
 
 def _split_names(names: str) -> tuple[str | None, str | None]:
@@ -159,20 +158,15 @@ def _letters(name: str) -> str:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read a table with a header of known names, or without a header in the order of the lines."""
     table = pd.read_csv(path, dtype=str, header=None, keep_default_na=False, na_values=[""])
-    header = table.iloc[0].astype("str").str.strip().str.lower().tolist() if len(table) else []
-    names = {column: next((header.index(one) for one in known if one in header), None) for column, known in _HEADERS.items()}
-    if names["file"] is None or names["finding"] is None:
-        names, start = {column: number for number, column in enumerate(_HEADERS)}, 0
+    header = [_NAMES.get(str(name).strip().lower(), str(name)) for name in table.iloc[0]]
+    if {"file", "finding"} <= set(header):
+        table = table.iloc[1:].set_axis(header, axis="columns").reset_index(drop=True)
     else:
-        start = 1
-    columns = {
-        column: table[number] if number in table else pd.Series(None, index=table.index, dtype=object)
-        for column, number in names.items()
-    }
-    return pd.DataFrame(columns).iloc[start:].reset_index(drop=True)
+        table = table.rename(columns=dict(enumerate(_HEADERS)))
+    return table.reindex(columns=list(_HEADERS))
 
 
-def _list_files(root: Path, parts: list[str]) -> set[str]:
+def _list_files(root: Path) -> set[str]:
     """Files in the folders of the parts, as part/file."""
-    folders = [root / part for part in parts]
+    folders = [root / part for part in PARTS]
     return {f"{folder.name}/{path.name}" for folder in folders if folder.is_dir() for path in folder.iterdir()}

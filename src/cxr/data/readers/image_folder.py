@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LAYOUT = "<class>/*, <class>/images/* or train|val|valid|test/<class>/*"
-_OWN_REMEDY = "point data.root at such a folder, or try the same command on phantoms, without any download: data=phantom"
+_OWN_REMEDY = (
+    "point data.root at such a folder, or try the same command on phantoms, without any download: data=phantom"
+)
 
 
 def make_image_folder_samples(root: str | Path, *, dataset: str | None = None) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def _read_source(name: str, source: Mapping[str, Any]) -> pd.DataFrame:
 def _map_findings(name: str, table: pd.DataFrame, mapping: Mapping[Any, Any]) -> pd.Series:
     """What the mapping says of each row's finding; None where it leaves the finding out."""
     if "finding" not in table:
-        raise DataError(f"expected data.sources.{name} to have findings to map, but it has targets; leave the mapping out")
+        raise DataError(f"expected findings to map in data.sources.{name}, but it has targets; leave the mapping out")
     findings = _clean(table["finding"])
     by_text = {str(finding): value for finding, value in mapping.items()}
     unmapped = sorted(set(findings.dropna().unique()) - set(by_text))

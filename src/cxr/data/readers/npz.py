@@ -47,8 +47,8 @@ def make_npz_samples(path: str | Path, *, unpack_to: str | Path, targets: Sequen
     path = Path(path).absolute()
     if not path.is_file():
         raise DataError(
-            f"expected a file of images and labels at {path}, but there is no such file; point data.path at an .npz file "
-            "such as pneumoniamnist.npz, or try the same command on phantoms, without any download: data=phantom"
+            f"expected a file of images and labels at {path}, but there is no such file; point data.path at an .npz "
+            "file such as pneumoniamnist.npz, or try phantoms, without any download: data=phantom"
         )
     try:
         labels, folder = _open(path, Path(unpack_to).absolute())

@@ -72,7 +72,7 @@ def _read_table(path: Path, read: Callable[[Path], Any]) -> Any:
     if not path.is_file():
         raise DataError(
             f"expected a table of images at {path}, but there is no such file; point data.path at a .csv, .tsv or "
-            ".parquet file, or try the same command on phantoms, without any download: data=phantom"
+            ".parquet file, or try phantoms, without any download: data=phantom"
         )
     if not _is_parquet(path) and _find_separator(path) is None:
         raise DataError(f"expected a table that ends in .csv, .tsv or .parquet, but got {path}; convert or rename it")
