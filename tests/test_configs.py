@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from cxr.data.download.catalogue import DATASETS
+from cxr.data.samples import make_samples
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
 from cxr.training.assemble import build
@@ -145,6 +146,24 @@ def test_merged_datasets_are_read_from_the_config_and_their_readers_are_checked(
     }  # fmt: skip
     with pytest.raises(ConfigError, match="the config group data.reader cannot be built: .*os.system"):
         build(composed("data=merge", *lines, "data.sources.one.reader._target_=os.system").data.reader, "data.reader")
+
+
+def test_merged_datasets_may_have_different_targets(tmp_path):
+    for name in ("NORMAL/IM-1-1.jpeg", "PNEUMONIA/person1_virus_6.jpeg"):
+        (tmp_path / "train" / name).parent.mkdir(parents=True)
+        (tmp_path / "train" / name).write_bytes(b"not read by the reader")
+    (tmp_path / "table.csv").write_text("file,edema\n1.png,1\n2.png,0\n")
+    reader = composed(
+        "data=merge", "+data@data.sources.children=chest_xray", f"data.sources.children.root={tmp_path}",
+        "data.sources.children.classes=null",
+        "+data.sources.children.finding_targets={normal: [], bacteria: [pneumonia], virus: [pneumonia]}",
+        "+data@data.sources.own=table", f"data.sources.own.path={tmp_path}/table.csv",
+        "data.sources.own.columns.image_path=file", "data.sources.own.targets=[edema]",
+    ).data.reader  # fmt: skip
+    samples, class_names = make_samples(build(reader, "data.reader")(), None)
+    assert class_names == ["pneumonia", "edema"]
+    assert samples["target_pneumonia"].fillna(-1).tolist() == [0, 1, -1, -1]
+    assert samples["target_edema"].fillna(-1).tolist() == [-1, -1, 1, 0]
 
 
 def test_an_unknown_key_is_refused():
