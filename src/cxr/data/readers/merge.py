@@ -68,10 +68,10 @@ def _read_source(name: str, source: Mapping[str, Any]) -> pd.DataFrame:
         table["finding"] = _map_findings(name, table, classes)
         table = table[table["finding"].notna()]
     if positives is not None:
-        told = _map_findings(name, table, positives)
-        table = table[told.notna()]
-        for target in dict.fromkeys(target for some in positives.values() for target in some or ()):
-            table[TARGET_PREFIX + target] = told.dropna().map(lambda some, target=target: float(target in some))
+        told = _map_findings(name, table, positives).dropna()
+        targets = dict.fromkeys(target for some in positives.values() for target in some or ())
+        stated = {TARGET_PREFIX + target: [float(target in some) for some in told] for target in targets}
+        table = table.loc[told.index].assign(**stated)
     table.attrs["report"] = dict(raw.attrs.get("report", {}))
     return table
 
