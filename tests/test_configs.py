@@ -9,8 +9,11 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from cxr.data.download.catalogue import DATASETS
+from cxr.data.samples import make_samples
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
+from cxr.training.assemble import build
 from cxr.training.config_rules import RULES, check_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -20,7 +23,13 @@ OPTIONS = [
     for path in sorted(CONFIGS.glob("*/*.yaml"))
     if not path.stem.startswith("_") and path.parent.name not in OWN
 ]
-NEEDS = {"net=timm": ["net.architecture=resnet18"], "data=image_folder": ["data.root=somewhere"]}
+NEEDS = {
+    "net=timm": ["net.architecture=resnet18"],
+    "data=image_folder": ["data.root=somewhere"],
+    "data=table": ["data.path=somewhere"],
+    "data=npz": ["data.path=somewhere"],
+    "data=merge": ["+data@data.sources.children=chest_xray", "+data@data.sources.mixed=covidx"],
+}
 RUNTIME = ["hydra.runtime.output_dir=somewhere"]
 
 
@@ -95,6 +104,66 @@ def test_every_target_takes_the_arguments_it_is_given(option):
             continue
         unknown = {key for key in node if not str(key).startswith("_")} - parameters.keys()
         assert unknown == set(), path
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_is_looked_for_where_the_download_puts_it(name):
+    assert composed(f"data={name}", "paths.data_dir=there").data.root == f"there/{DATASETS[name].folder}"
+
+
+@pytest.mark.parametrize(("scheme", "names"), [
+    ("2class", ["normal", "covid"]),
+    ("3class", ["normal", "viral_pneumonia", "covid"]),
+    ("4class", ["normal", "viral_pneumonia", "lung_opacity", "covid"]),
+])  # fmt: skip
+def test_schemes_of_the_radiography_database(scheme, names):
+    classes = composed("data=radiography", f"data.scheme={scheme}").data.classes
+    assert set(classes) == {"Normal", "COVID", "Lung_Opacity", "Viral Pneumonia"}
+    assert [name for name in classes.values() if name is not None] == names
+
+
+def test_merged_datasets_keep_their_own_settings():
+    merged = composed(
+        "data=merge", "+data@data.sources.a=chest_xray", "+data@data.sources.b=chest_xray",
+        "data.sources.b.root=elsewhere", "data.sources.b.scheme=3class", "paths.data_dir=there",
+    ).data  # fmt: skip
+    assert [source.reader.root for source in merged.reader.sources.values()] == ["there/chest_xray", "elsewhere"]
+    assert merged.reader.sources.a.classes == {"normal": "normal", "bacteria": "pneumonia", "virus": "pneumonia"}
+    assert merged.reader.sources.b.classes.virus == "virus"
+
+
+def test_merged_datasets_are_read_from_the_config_and_their_readers_are_checked(tmp_path):
+    for name, classes in (("one", "ab"), ("two", "bc")):
+        for finding in classes:
+            (tmp_path / name / finding).mkdir(parents=True)
+            (tmp_path / name / finding / "1.png").write_bytes(b"not read by the reader")
+    lines = [f"+data@data.sources.{name}=image_folder" for name in ("one", "two")]
+    lines += [f"data.sources.{name}.root={tmp_path / name}" for name in ("one", "two")]
+    lines.append("data.sources.two.classes={b: a, c: c}")
+    samples = build(composed("data=merge", *lines).data.reader, "data.reader")()
+    assert dict(zip(samples["sample_id"], samples["finding"], strict=True)) == {
+        "one/a/1": "a", "one/b/1": "b", "two/b/1": "a", "two/c/1": "c",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="the config group data.reader cannot be built: .*os.system"):
+        build(composed("data=merge", *lines, "data.sources.one.reader._target_=os.system").data.reader, "data.reader")
+
+
+def test_merged_datasets_may_have_different_targets(tmp_path):
+    for name in ("NORMAL/IM-1-1.jpeg", "PNEUMONIA/person1_virus_6.jpeg"):
+        (tmp_path / "train" / name).parent.mkdir(parents=True)
+        (tmp_path / "train" / name).write_bytes(b"not read by the reader")
+    (tmp_path / "table.csv").write_text("file,edema\n1.png,1\n2.png,0\n")
+    reader = composed(
+        "data=merge", "+data@data.sources.children=chest_xray", f"data.sources.children.root={tmp_path}",
+        "data.sources.children.classes=null",
+        "+data.sources.children.finding_targets={normal: [], bacteria: [pneumonia], virus: [pneumonia]}",
+        "+data@data.sources.own=table", f"data.sources.own.path={tmp_path}/table.csv",
+        "data.sources.own.columns.image_path=file", "data.sources.own.targets=[edema]",
+    ).data.reader  # fmt: skip
+    samples, class_names = make_samples(build(reader, "data.reader")(), None)
+    assert class_names == ["pneumonia", "edema"]
+    assert samples["target_pneumonia"].fillna(-1).tolist() == [0, 1, -1, -1]
+    assert samples["target_edema"].fillna(-1).tolist() == [-1, -1, 1, 0]
 
 
 def test_an_unknown_key_is_refused():

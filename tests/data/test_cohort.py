@@ -236,6 +236,57 @@ def test_patients_of_the_official_test_part_leave_training(tmp_path, make, caplo
     assert "left out 1 samples whose patient is also in an official validation or test part" in caplog.text
 
 
+def with_sources(root, sources):
+    return lambda: make_image_folder_samples(root).assign(source=sources)
+
+
+def test_a_class_that_one_source_alone_has_is_told(folder, make, caplog):
+    """20 samples of a, then 20 of b."""
+    cohort = make(with_sources(folder, ["north"] * 30 + ["south"] * 10))
+    assert cohort.report["classes_by_source"] == {"north": {"a": 20, "b": 10}, "south": {"a": 0, "b": 10}}
+    told = [record.getMessage() for record in caplog.records if "comes from source" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("every sample of class a comes from source north alone, others do not: a net may learn")
+
+
+@pytest.mark.parametrize("sources", [["north"] * 40, ["north", "south"] * 20], ids=["one source", "both have both"])
+def test_sources_that_do_not_give_the_class_away(folder, make, caplog, sources):
+    make(with_sources(folder, sources))
+    assert "comes from source" not in caplog.text
+
+
+def make_target_cohort(folder, make, **changes):
+    values = {"target_x": [1.0, 0.0, None, 1.0] * 10, "target_y": [None, 1.0, 0.0, None] * 10}
+    return make(lambda: make_image_folder_samples(folder).drop(columns="finding").assign(**values), **changes)
+
+
+def test_a_table_with_targets_from_reader_to_parts(folder, make, tmp_path):
+    cohort = make_target_cohort(folder, make)
+    assert cohort.class_names == ["x", "y"]
+    assert "label" not in cohort.samples
+    assert cohort.report["findings"] == {"no positive target": 10, "x": 20, "y": 10}
+    assert {name: sum(part[name] for part in cohort.report["images"].values()) for name in "xy"} == {"x": 20, "y": 10}
+    assert len({tuple(part.values()) for part in cohort.report["images"].values()}) == 2  # in proportion
+    assert len(make_target_cohort(folder, make, limit=20).samples) == 20
+    write_split(cohort.samples, tmp_path / "split.csv", class_names=cohort.class_names, salt=None)
+    assert list(pd.read_csv(tmp_path / "split.csv")) == ["sample_id", "patient_id", "split", "target_x", "target_y"]
+    again = make_target_cohort(folder, make, split_file=tmp_path / "split.csv", seed=5)
+    assert again.report["fingerprint"] == cohort.report["fingerprint"]
+
+
+def test_the_fingerprint_changes_with_a_target(folder, make):
+    first = make_target_cohort(folder, make).report["fingerprint"]
+    values = {"target_x": [1.0, 0.0, None, 1.0] * 10, "target_y": [None, 1.0, 0.0, None] * 9 + [None, 1.0, 0.0, 0.0]}
+    other = make(lambda: make_image_folder_samples(folder).drop(columns="finding").assign(**values))
+    assert other.report["fingerprint"] != first
+
+
+def test_equal_images_with_other_targets_are_counted(folder, make):
+    (folder / "b" / "00.png").write_bytes((folder / "a" / "00.png").read_bytes())  # rows 20 and 0: both x
+    (folder / "b" / "01.png").write_bytes((folder / "a" / "00.png").read_bytes())  # row 21: y, x is negative
+    assert make_target_cohort(folder, make).report["exact_duplicates"] == {"extra_files": 2, "with_several_classes": 1}
+
+
 def test_few_test_patients_warn(folder, make):
     with pytest.warns(UserWarning, match="the test part has 8 patients"):
         make(read(folder))

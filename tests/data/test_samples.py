@@ -1,7 +1,8 @@
+import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.data.samples import list_first, make_samples, require_every_class
+from cxr.data.samples import count_classes, label_columns, list_first, make_samples, require_every_class, target_names
 from cxr.errors import DataError
 
 
@@ -109,3 +110,63 @@ def test_require_every_class_passes_where_all_are_there():
 @pytest.mark.parametrize(("values", "text"), [([], "none"), ([1, 2], "1, 2"), ([1, 2, 3, 4], "1, 2, 3 and 1 more")])
 def test_list_first(values, text):
     assert list_first(values, limit=3) == text
+
+
+NAN = float("nan")
+
+
+def make_targets(**targets):
+    ids = [f"s{index}" for index in range(len(next(iter(targets.values()))))]
+    return pd.DataFrame({"sample_id": ids, "image_path": [f"/data/{name}.png" for name in ids]}).assign(
+        **{f"target_{name}": values for name, values in targets.items()}
+    )
+
+
+def test_a_table_with_targets_has_them_as_classes_and_no_label():
+    raw = make_targets(edema=[1, 0, None, None], mass=["0", None, "1", None], effusion=[True, False, True, None])
+    samples, class_names = make_samples(raw, None)
+    assert class_names == target_names(samples) == ["edema", "mass", "effusion"]
+    assert "label" not in samples
+    assert samples["sample_id"].tolist() == ["s0", "s1", "s2"]
+    np.testing.assert_equal(samples[label_columns(samples)].to_numpy(), [[1, 0, 1], [0, NAN, 0], [NAN, 1, 1]])
+    assert (samples[label_columns(samples)].dtypes == "float64").all()
+    assert count_classes(samples, class_names) == {"edema": 1, "mass": 1, "effusion": 2}
+
+
+def test_the_finding_of_a_table_with_targets_is_the_rarest_positive_one():
+    raw = make_targets(common=[1, 1, 1, 0, 0], rare=[1, 0, 0, 0, NAN]).assign(finding="whatever the dataset says")
+    assert make_samples(raw, None)[0]["finding"].tolist() == ["rare", "common", "common", *["no positive target"] * 2]
+
+
+def test_a_single_target_is_enough():
+    assert make_samples(make_targets(mass=[0, 1]), None)[1] == ["mass"]
+
+
+def test_all_problems_of_targets_come_in_one_report():
+    raw = make_targets(edema=[1, 1, 1, NAN], mass=[0, 0, 0, NAN], odd=[-1, 1, 0, 0], word=["yes", 1, 0, "?"])
+    raw.loc[1, "image_path"] = "relative.png"
+    with pytest.raises(DataError) as caught:
+        make_samples(raw, None)
+    for problem in (
+        "1 x image_path that is not absolute: relative.png",
+        "2 x target other than 1, 0 or nothing (sample_id); write nothing where a target is not stated: s0, s3",
+        "1 x target that is never positive (1): mass",
+        "1 x target that is never negative (0): edema",
+    ):
+        assert problem in str(caught.value)
+
+
+def test_targets_and_a_mapping_of_findings_are_too_much():
+    with pytest.raises(
+        DataError, match="expected data.classes=null for a table with the targets mass, but got a mapping"
+    ):
+        make_samples(make_targets(mass=[0, 1]), {"a": "b"})
+
+
+def test_every_target_must_have_a_positive_sample_where_that_is_asked():
+    samples, class_names = make_samples(make_targets(mass=[0, 1, 0], edema=[0, 1, 1]), None)
+    require_every_class(samples, class_names, "a part")
+    with pytest.raises(
+        DataError, match="every class in a part, but class mass has none; the findings left are edema, no"
+    ):
+        require_every_class(samples.iloc[[0, 2]], class_names, "a part")

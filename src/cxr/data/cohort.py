@@ -15,7 +15,15 @@ import pandas as pd
 
 from cxr.data.cache import ImageStore
 from cxr.data.file_index import FileIndex
-from cxr.data.samples import PARTS, list_first, make_samples, require_every_class
+from cxr.data.samples import (
+    PARTS,
+    count_classes,
+    label_columns,
+    list_first,
+    make_samples,
+    require_every_class,
+    target_names,
+)
 from cxr.data.sampling import balance, take_limit
 from cxr.data.splits import make_groups, make_split, read_split, require_no_leak, warn_if_few
 from cxr.data.views import filter_views
@@ -70,14 +78,32 @@ def read_dataset(reader: Callable[[], pd.DataFrame], classes: Mapping[str, str |
     """
     raw = reader()
     samples, class_names = make_samples(raw, classes)
-    findings = raw["finding"].astype("str").str.strip().value_counts().sort_index()
+    labelled = samples if target_names(samples) else raw
+    findings = labelled["finding"].astype("str").str.strip().value_counts().sort_index()
     report = {
         "classes": class_names,
         "reader": dict(raw.attrs.get("report", {})),
         "findings": {str(finding): int(count) for finding, count in findings.items()},
         "findings_left_out": len(raw) - len(samples),
     }
+    if "source" in samples and samples["source"].nunique() > 1:
+        report["classes_by_source"] = _count_by_source(samples, class_names)
     return LabelledSamples(samples, class_names, report)
+
+
+def _count_by_source(samples: pd.DataFrame, class_names: list[str]) -> dict[str, dict[str, int]]:
+    """Source -> class -> samples; warns of classes that one source alone has, for then the source tells the class."""
+    counts = {str(source): count_classes(rows, class_names) for source, rows in samples.groupby("source")}
+    for name in class_names:
+        having = [source for source, classes in counts.items() if classes[name] > 0]
+        if len(having) == 1:
+            log.warning(
+                "every sample of class %s comes from source %s alone, others do not: a net may learn to tell the "
+                "source instead of the class; take datasets in which each source has every class",
+                name,
+                having[0],
+            )
+    return counts
 
 
 def make_cohort(
@@ -158,8 +184,8 @@ def _describe_files(samples: pd.DataFrame, index: FileIndex, on_bad_file: str, r
 
 
 def _count_duplicates(samples: pd.DataFrame) -> dict[str, int]:
-    classes = samples.groupby("content_hash")["label"].nunique()
-    contradictory = int((classes > 1).sum())
+    classes = samples.groupby("content_hash")[label_columns(samples)].nunique()
+    contradictory = int((classes > 1).any(axis=1).sum())
     if contradictory:
         log.warning("%d images lie in several files with different classes", contradictory)
     return {"extra_files": int(samples["content_hash"].duplicated().sum()), "with_several_classes": contradictory}
@@ -214,17 +240,15 @@ def _check_parts(samples: pd.DataFrame, class_names: list[str]) -> None:
         rows = samples[samples["split"] == part]
         if rows.empty:
             raise DataError(f"expected samples in train, val and test, but {part} is empty; check the split")
-        require_every_class(rows, class_names, f"the part {part}")
+        if part == "train" or not target_names(samples):
+            require_every_class(rows, class_names, f"the part {part}")
     require_no_leak(samples, samples["split"])
 
 
 def _count(samples: pd.DataFrame, class_names: list[str]) -> Report:
     parts = {part: samples[samples["split"] == part] for part in PARTS}
     return {
-        "images": {
-            part: {name: int((rows["label"] == label).sum()) for label, name in enumerate(class_names)}
-            for part, rows in parts.items()
-        },
+        "images": {part: count_classes(rows, class_names) for part, rows in parts.items()},
         "patients": {part: int(rows["group"].nunique()) for part, rows in parts.items()},
         "fingerprint": _fingerprint(samples),
     }
@@ -232,5 +256,7 @@ def _count(samples: pd.DataFrame, class_names: list[str]) -> Report:
 
 def _fingerprint(samples: pd.DataFrame) -> str:
     """SHA-256 over id, bytes and label of every sample: it changes with any file."""
-    lines = samples["sample_id"] + "\n" + samples["content_hash"] + "\n" + samples["label"].astype("str")
+    lines = samples["sample_id"] + "\n" + samples["content_hash"]
+    for column in label_columns(samples):
+        lines += "\n" + samples[column].map(str)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

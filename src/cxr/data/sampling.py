@@ -21,7 +21,7 @@ def take_limit(samples: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     A smaller limit with the same seed gives a subset of a larger one. In a finding at most one patient is cut short.
 
     Args:
-        samples: A table of the gate.
+        samples: A table of the gate; a multi-label one is taken by finding alone.
         limit: Number of samples, 1 to len(samples).
         seed: Decides which patients are taken.
 
@@ -36,7 +36,8 @@ def take_limit(samples: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
             f"expected data.limit from 1 to the {len(samples)} samples there are, but got {limit}; "
             "lower it, or set it to null for all"
         )
-    first = _spread(_take_turns(samples, seed), "label").index[:limit]
+    turns = _take_turns(samples, seed)
+    first = (_spread(turns, "label") if "label" in turns else turns).index[:limit]
     return samples[samples.index.isin(first)]
 
 

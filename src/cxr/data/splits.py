@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from cxr.data.allocation import allocate
 from cxr.data.identity import hash_ids
-from cxr.data.samples import PARTS, list_first
+from cxr.data.samples import PARTS, label_columns, list_first
 from cxr.errors import ConfigError, DataError
 
 FEW_PATIENTS = 100
@@ -83,10 +83,10 @@ def make_split(samples: pd.DataFrame, fractions: Sequence[float], seed: int) -> 
 
 
 def write_split(samples: pd.DataFrame, path: Path, *, class_names: Sequence[str], salt: str | None) -> None:
-    """Write who is in which part: `sample_id, patient_id, split, label, class`, one row per sample.
+    """Write who is in which part, one row per sample: `sample_id, patient_id, split`, then `label, class` or targets.
 
     Args:
-        samples: Table with `sample_id`, `split`, `label` and, where known, `patient_id`.
+        samples: Table with `sample_id`, `split`, `label` or targets and, where known, `patient_id`.
         path: The CSV file; it is replaced whole or not at all.
         class_names: Names of the labels.
         salt: The ids are written as hashes with this salt; None writes them as they are.
@@ -95,8 +95,10 @@ def write_split(samples: pd.DataFrame, path: Path, *, class_names: Sequence[str]
     ids = {"sample_id": samples["sample_id"], "patient_id": samples.get("patient_id", blank)}
     if salt is not None:
         ids = {name: hash_ids(values, salt) for name, values in ids.items()}
-    labels = samples["label"]
-    table = pd.DataFrame({**ids, "split": samples["split"], "label": labels, "class": [class_names[i] for i in labels]})
+    labels = samples[label_columns(samples)]
+    table = pd.DataFrame({**ids, "split": samples["split"]}).join(labels)
+    if "label" in labels:
+        table["class"] = [class_names[label] for label in labels["label"]]
     draft = path.with_name(f"{path.name}.draft")
     table.to_csv(draft, index=False)
     draft.replace(path)

@@ -66,14 +66,15 @@ def test_the_order_is_that_of_the_paths_not_of_creation(tmp_path):
 
 def test_absent_folder(tmp_path):
     with pytest.raises(
-        DataError, match="expected a folder of images at .*/nothing, .*data.root.*<class>.*data=phantom"
+        DataError,
+        match="expected a folder of images at .*/nothing, laid out as <class>.* but .*data.root.*data=phantom",
     ):
         make_image_folder_samples(tmp_path / "nothing")
 
 
 def test_folder_without_class_folders(tmp_path):
     write_files(tmp_path, "1.png")
-    with pytest.raises(DataError, match="expected folders of images in .* but found none; check data.root"):
+    with pytest.raises(DataError, match="expected folders of images in .* but found none; point data.root at such"):
         make_image_folder_samples(tmp_path)
 
 

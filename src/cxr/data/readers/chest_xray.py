@@ -12,11 +12,6 @@ from cxr.data.readers.image_folder import make_image_folder_samples
 from cxr.data.samples import list_first
 from cxr.errors import DataError
 
-_REMEDY = (
-    "download it with `python scripts/download_data.py --dataset chest_xray` and point data.root at its folder with "
-    "train and test; or run the same recipe on phantoms, without any download: "
-    "`python train.py experiment=template data=phantom net=custom_cnn`"
-)
 _PNEUMONIA_NAME = r"^(person\d+_(bacteria|virus))_"
 _NORMAL_NAME = r"^((?:NORMAL2-)?IM-\d+)-"
 
@@ -36,10 +31,7 @@ def make_chest_xray_samples(root: str | Path, *, merge_val: bool = True) -> pd.D
     Raises:
         DataError: No such folder or layout, or an image whose finding the folder and file name do not tell.
     """
-    root = Path(root).absolute()
-    if not root.is_dir():
-        raise DataError(f"expected the chest X-ray dataset at {root}, but there is no such folder; {_REMEDY}")
-    samples = make_image_folder_samples(root)
+    samples = make_image_folder_samples(root, dataset="chest_xray")
     names = samples["image_path"].map(lambda path: Path(path).name)
     child = names.str.extract(_PNEUMONIA_NAME)
     folder = samples["finding"].str.upper()

@@ -10,17 +10,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr.data.readers.remedy import download_remedy
 from cxr.data.samples import list_first
 from cxr.errors import DataError
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LAYOUT = "<class>/*, <class>/images/* or train|val|valid|test/<class>/*"
+_OWN_REMEDY = (
+    "point data.root at such a folder, or try the same command on phantoms, without any download: data=phantom"
+)
 
 
-def make_image_folder_samples(root: str | Path) -> pd.DataFrame:
+def make_image_folder_samples(root: str | Path, *, dataset: str | None = None) -> pd.DataFrame:
     """List the images under `train|val|valid|test/<class>/`, `<class>/` or `<class>/images/`.
 
     The name of the class folder, spaces included, is the finding. Hidden files are ignored; files that are no image by
@@ -28,6 +32,7 @@ def make_image_folder_samples(root: str | Path) -> pd.DataFrame:
 
     Args:
         root: The folder. Where it has a folder named as a part, only such folders are read.
+        dataset: Name in the download catalogue, for the error where nothing is found; None for a folder of the user's.
 
     Returns:
         One row per image, sorted by path, with `sample_id` (path from `root` without extension; with it, where two
@@ -38,15 +43,15 @@ def make_image_folder_samples(root: str | Path) -> pd.DataFrame:
         DataError: `root` is no folder, has no class folders, or a class folder has no images.
     """
     root = Path(root).absolute()
+    remedy = _OWN_REMEDY if dataset is None else download_remedy(dataset)
     if not root.is_dir():
         raise DataError(
-            f"expected a folder of images at {root}, but there is no such folder; point data.root at one laid out as "
-            f"{_LAYOUT}, or try the same command on phantoms, without any download: data=phantom"
+            f"expected a folder of images at {root}, laid out as {_LAYOUT}, but there is no such folder; {remedy}"
         )
     ignored: Counter[str] = Counter()
     class_folders = list(_list_class_folders(root, ignored))
     if not class_folders:
-        raise DataError(f"expected folders of images in {root} laid out as {_LAYOUT}, but found none; check data.root")
+        raise DataError(f"expected folders of images in {root}, laid out as {_LAYOUT}, but found none; {remedy}")
     files = {folder: _list_images(folder, ignored) for _, folder in class_folders}
     empty = [str(folder.relative_to(root)) for folder, images in files.items() if not images]
     if empty:
@@ -64,13 +69,13 @@ def make_image_folder_samples(root: str | Path) -> pd.DataFrame:
 def _list_class_folders(root: Path, ignored: Counter[str]) -> Iterator[tuple[str | None, Path]]:
     """Yield (official part or None, class folder)."""
     folders = _list_folders(root)
-    parts = [folder for folder in folders if folder.name.lower() in _PARTS]
+    parts = [folder for folder in folders if folder.name.lower() in PART_NAMES]
     if not parts:
         yield from ((None, folder) for folder in folders)
         return
     ignored.update("folders outside the layout" for folder in folders if folder not in parts)
     for part in parts:
-        yield from ((_PARTS[part.name.lower()], folder) for folder in _list_folders(part))
+        yield from ((PART_NAMES[part.name.lower()], folder) for folder in _list_folders(part))
 
 
 def _list_folders(root: Path) -> list[Path]:
