@@ -259,5 +259,5 @@ def _fingerprint(samples: pd.DataFrame) -> str:
     """SHA-256 over id, bytes and label of every sample: it changes with any file."""
     lines = samples["sample_id"] + "\n" + samples["content_hash"]
     for column in label_columns(samples):
-        lines += "\n" + samples[column].astype("str")
+        lines += "\n" + samples[column].map(str)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
