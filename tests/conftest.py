@@ -42,11 +42,12 @@ def tiny(lab):
 
 @pytest.fixture(scope="session")
 def compose_run(tiny):
-    """compose_run(folder, *overrides): the config of a tiny run in that folder."""
+    """compose_run(folder, *overrides): the config of a tiny run in that folder, `without` some keys of `tiny`."""
     prepare_environment()
 
-    def composed(folder, *overrides):
+    def composed(folder, *overrides, without=()):
+        kept = [line for line in tiny if not line.startswith(tuple(without))]
         with initialize_config_dir(str(ROOT / "configs")):
-            return compose("train", [*tiny, f"paths.output_dir={folder}", f"run_name={folder.name}", *overrides])
+            return compose("train", [*kept, f"paths.output_dir={folder}", f"run_name={folder.name}", *overrides])
 
     return composed

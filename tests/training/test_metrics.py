@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as sk
 
 from cxr.evaluation.metrics import classification_metrics
-from cxr.training.metrics import HEADLINES, EpochOutputs, epoch_metrics, metric_names
+from cxr.training.metrics import HEADLINES, EpochOutputs, count_right, epoch_metrics, metric_names
 
 
 def made_up(classes, n=200, seed=0):
@@ -43,7 +43,32 @@ def test_binary_headlines_are_those_of_the_positive_class():
 def test_names_are_those_returned():
     logits, target = made_up(3)
     names = ["a", "b", "c"]
-    assert sorted(metric_names(names)) == sorted(["loss", *epoch_metrics(logits, target, names)])
+    assert sorted(metric_names(names, multilabel=False)) == sorted(["loss", *epoch_metrics(logits, target, names)])
+
+
+def test_several_targets_are_so_many_binary_questions_each_on_the_images_that_state_it():
+    names, nan = ["opacity", "effusion", "never positive"], float("nan")
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.randint(0, 2, (60, 3), generator=torch.Generator().manual_seed(1)).float()
+    target[::3, 0] = nan
+    target[:, 2] = 0
+    ours = epoch_metrics(logits, target, names)
+    assert set(ours) < set(metric_names(names, multilabel=True))
+    for number, name in enumerate(names[:2]):
+        stated = ~target[:, number].isnan()
+        truth, score = target[stated, number].numpy(), logits[stated, number].sigmoid().numpy()
+        assert float(ours[f"auroc/{name}"]) == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-6)
+        assert float(ours[f"sensitivity/{name}"]) == pytest.approx(sk.recall_score(truth, score > 0.5), abs=1e-6)
+    mean = (ours["auroc/opacity"] + ours["auroc/effusion"]) / 2
+    assert float(ours["auroc"]) == pytest.approx(float(mean))
+    assert "auroc/never positive" not in ours
+
+
+def test_right_answers_are_counted_among_what_is_stated():
+    nan = float("nan")
+    logits = torch.tensor([[2.0, -1.0], [-3.0, 1.0]])
+    assert float(count_right(logits, torch.tensor([[1.0, nan], [1.0, 1.0]]))) == pytest.approx(2 / 3)
+    assert float(count_right(logits, torch.tensor([0, 0]))) == 0.5
 
 
 def test_outputs_are_sorted_by_key_and_each_sample_counts_once():

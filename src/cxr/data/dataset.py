@@ -26,17 +26,17 @@ class ImageDataset(Dataset[Batch]):
 
     Args:
         images: The stored images.
-        labels: (N,) class indices in the same order.
+        labels: (N,) class indices, or (N, K) targets, in the same order.
 
     Raises:
         DataError: Images and labels differ in number.
     """
 
-    def __init__(self, images: StoredImages, labels: NDArray[np.int64]) -> None:
+    def __init__(self, images: StoredImages, labels: NDArray[Any]) -> None:
         if len(images) != len(labels):
             raise DataError(f"expected one label for each of {len(images)} images, got {len(labels)} labels")
         self._images = images
-        self._labels = np.asarray(labels, dtype=np.int64)
+        self._labels = labels
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -46,7 +46,8 @@ class ImageDataset(Dataset[Batch]):
 
         Returns:
             image (B, h, w) stored values: uint8, or for 16-bit storage float32, which holds them exactly and is
-            quicker to make than int32 (torch itself has few operations on uint16); label (B,) int64; key (B,) int64.
+            quicker to make than int32 (torch itself has few operations on uint16); label (B,) or (B, K) as given;
+            key (B,) int64.
         """
         key = np.asarray(keys, dtype=np.int64)
         rows = key % len(self)
@@ -75,12 +76,12 @@ class EpochSampler(Sampler[int]):
     Lightning calls `set_epoch` before each epoch, also through its wrapper for several processes.
 
     Args:
-        labels: (N,) class indices of the dataset's images.
+        labels: (N,) class indices of the dataset's images; (N, K) targets can only be taken as they come, by "none".
         mode: "none", "downsample", "oversample" or "weighted", as in `cxr.data.sampling.epoch_order`.
         seed: The run's seed.
     """
 
-    def __init__(self, labels: NDArray[np.int64], mode: str, seed: int) -> None:
+    def __init__(self, labels: NDArray[Any], mode: str, seed: int) -> None:
         self._labels = labels
         self._mode = mode
         self._seed = seed

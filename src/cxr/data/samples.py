@@ -12,8 +12,11 @@ does not state it.
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cxr.errors import DataError
 
@@ -56,6 +59,13 @@ def target_names(samples: pd.DataFrame) -> list[str]:
 def label_columns(samples: pd.DataFrame) -> list[str]:
     """The columns that say what a sample shows: `label`, or the targets."""
     return [TARGET_PREFIX + name for name in target_names(samples)] or ["label"]
+
+
+def label_array(samples: pd.DataFrame) -> NDArray[Any]:
+    """Labels (N,) int64, or the K targets (N, K) float32, NaN where nothing is stated."""
+    if target_names(samples):
+        return samples[label_columns(samples)].to_numpy(dtype=np.float32, copy=True)
+    return samples["label"].to_numpy(dtype=np.int64, copy=True)
 
 
 def count_classes(samples: pd.DataFrame, class_names: Sequence[str]) -> dict[str, int]:

@@ -42,6 +42,7 @@ class Predictor:
     Attributes:
         net: (B, C, H, W) -> (B, K) logits, in eval mode on `device`.
         class_names: The K names in order.
+        multilabel: Whether the K answers are independent of each other, or one class excludes the others.
         preprocess: What turns pixels into the input of the net.
         temperature: Logits are divided by it.
         calibrated: Whether the temperature was fitted; if not, a probability is no frequency.
@@ -52,6 +53,7 @@ class Predictor:
 
     net: nn.Module
     class_names: list[str]
+    multilabel: bool
     preprocess: Preprocess
     temperature: float
     calibrated: bool
@@ -67,7 +69,8 @@ class Predictor:
             batch_size: Images that go through the net at once.
 
         Returns:
-            N rows in this order: image_path, prediction (the most probable class name), prob_0 ... prob_{K-1}.
+            N rows in this order: image_path, prediction (the most probable class name; of a multi-label net all names
+            of at least 0.5, ``; `` between them, or ``none``), prob_0 ... prob_{K-1}.
 
         Raises:
             ImageError: A file gives no image.
@@ -77,9 +80,15 @@ class Predictor:
         probs = np.concatenate([np.zeros((0, len(self.class_names))), *batches])
         identity = {
             "image_path": [str(path) for path in paths],
-            "prediction": [self.class_names[k] for k in probs.argmax(axis=1)],
+            "prediction": [self._name(row) for row in probs],
         }
         return pd.DataFrame({**identity, **{f"prob_{k}": column for k, column in enumerate(probs.T)}})
+
+    def _name(self, probs: Probs) -> str:
+        if not self.multilabel:
+            return self.class_names[int(probs.argmax())]
+        positive = [name for name, prob in zip(self.class_names, probs, strict=True) if prob >= 0.5]
+        return "; ".join(positive) if positive else "none"
 
     @torch.inference_mode()
     def predict_pixels(self, images: Sequence[npt.NDArray[np.float32]]) -> Probs:
@@ -98,7 +107,8 @@ class Predictor:
             return np.zeros((0, len(self.class_names)))
         batch = torch.from_numpy(np.stack([self.preprocess(image) for image in images]))
         logits: torch.Tensor = self.net(batch.to(self.device)).double().cpu()
-        return (logits / self.temperature).softmax(dim=1).numpy()
+        logits = logits / self.temperature
+        return (logits.sigmoid() if self.multilabel else logits.softmax(dim=1)).numpy()
 
 
 def write_bundle(
@@ -108,6 +118,7 @@ def write_bundle(
     class_names: list[str],
     preprocess: Preprocess,
     extras: Mapping[str, Any],
+    multilabel: bool = False,
 ) -> None:
     """Write a bundle, prove that it loads, and only then put it in place of an older one.
 
@@ -118,6 +129,7 @@ def write_bundle(
         class_names: The K names in order.
         preprocess: The completed preprocessing that the net was trained with.
         extras: Plain values about the run: data fingerprint, versions, metrics, monitor. NaN and infinity become null.
+        multilabel: Whether the K answers are independent of each other.
 
     Raises:
         ConfigError: A value is not plain, or net and preprocessing do not fit.
@@ -134,6 +146,7 @@ def write_bundle(
         "sha256": {MODEL: hashlib.sha256(model).hexdigest()},
         "net": without_weights(net_config),
         "class_names": class_names,
+        "multilabel": multilabel,
         "preprocess": preprocess.to_dict(),
         "input_contract": asdict(contract),
         "temperature": 1.0,
@@ -168,6 +181,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
     description = _read_description(folder / DESCRIPTION)
     state = _read_model(folder / MODEL, description)
     try:
+        multilabel = description["multilabel"] is True
         arguments = without_weights(description["net"])
         name = arguments.pop("name")
         net = build_net(name, len(description["class_names"]), **arguments)
@@ -176,7 +190,8 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
         contract.check(preprocess, name)
         predictor = Predictor(
             net=net.eval().to(device),
-            class_names=_checked_names(description["class_names"]),
+            class_names=_checked_names(description["class_names"], 1 if multilabel else 2),
+            multilabel=multilabel,
             preprocess=preprocess,
             temperature=_checked_temperature(description["temperature"]),
             calibrated=description["calibrated"] is True,
@@ -231,8 +246,8 @@ def _to_contract(values: Mapping[str, Any]) -> InputContract:
     return InputContract(**arguments)
 
 
-def _checked_names(names: Any) -> list[str]:
-    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+def _checked_names(names: Any, fewest: int) -> list[str]:
+    if not isinstance(names, list) or len(names) < fewest or not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names {names!r}")
     return names
 

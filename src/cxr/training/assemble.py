@@ -20,6 +20,7 @@ from cxr.data.cache import ImageCache, ImageStore, UncachedImages
 from cxr.data.cohort import Cohort, LabelledSamples, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
+from cxr.data.samples import label_array, target_names
 from cxr.errors import ConfigError, CxrError, require_extra
 from cxr.imaging.preprocess import Preprocess
 from cxr.models.build import build_net
@@ -105,7 +106,9 @@ def assemble(config: DictConfig) -> Experiment:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     classes = None if config.data.classes is None else plain(config.data.classes)
     dataset = read_dataset(build(config.data.reader, "data.reader"), classes)
-    check_monitor(config.monitor.metric, dataset.class_names)
+    multilabel = bool(target_names(dataset.samples))
+    check_monitor(config.monitor.metric, dataset.class_names, multilabel)
+    check_multilabel(config, multilabel)
     net_config = plain(config.net)
     net = build_net(num_classes=len(dataset.class_names), **net_config)
     preprocess = net.input_contract.complete(Preprocess.from_dict(plain(config.preprocess)))
@@ -169,8 +172,11 @@ def choose_split_file(config: DictConfig) -> Path | None:
 
 def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> ClassificationTask:
     """The LightningModule, its loss weighted by the training part."""
-    train = cohort.samples.loc[cohort.samples["split"] == "train", "label"]
-    counts = torch.bincount(torch.tensor(train.to_numpy()), minlength=len(cohort.class_names))
+    labels = torch.from_numpy(label_array(cohort.samples[cohort.samples["split"] == "train"]))
+    if labels.ndim == 1:
+        counts = torch.bincount(labels, minlength=len(cohort.class_names))
+    else:
+        counts = torch.stack([(labels == answer).sum(dim=0) for answer in (0, 1)], dim=1)
     optimizer = build(config.optimizer, "optimizer")
     try_optimizer(optimizer, net)
     return ClassificationTask(
@@ -207,8 +213,19 @@ def build_trainer(config: DictConfig, loggers: list[Logger]) -> pl.Trainer:
     )  # fmt: skip
 
 
-def check_monitor(metric: str, class_names: list[str]) -> None:
+def check_multilabel(config: DictConfig, multilabel: bool) -> None:
+    """Raise ConfigError unless loss and sampler are for a dataset of this kind."""
+    masked = str(config.loss._target_).endswith(".make_masked_bce")
+    if multilabel and not masked:
+        raise ConfigError("images with several targets need a loss that masks unstated ones; add loss=masked_bce")
+    if masked and not multilabel:
+        raise ConfigError("loss=masked_bce needs several targets per image (data.targets); choose loss=cross_entropy")
+    if multilabel and (config.sampler.mode != "none" or config.sampler.balance_all):
+        raise ConfigError("images with several targets cannot be balanced by class; add sampler=none")
+
+
+def check_monitor(metric: str, class_names: list[str], multilabel: bool) -> None:
     """Raise ConfigError unless `metric` is one that validation logs."""
-    known = [f"val/{name}" for name in metric_names(class_names)]
+    known = [f"val/{name}" for name in metric_names(class_names, multilabel)]
     if metric not in known:
         raise ConfigError(f"monitor.metric={metric} is not logged; expected one of: {', '.join(known)}")

@@ -17,14 +17,17 @@ from cxr.data.batch import BatchTransform
 from cxr.data.cache import ImageStore, StoredImages
 from cxr.data.dataset import Batch, EpochSampler, ImageDataset, keep_batch
 from cxr.data.decoding import StoredArray
+from cxr.data.samples import label_array
 from cxr.imaging.preprocess import Preprocess
 
 
 class ChestDataModule(pl.LightningDataModule):
-    """Batches of ``image`` (B, C, H, W) float32 in the net's range, ``label`` (B,) and ``key`` (B,), both int64.
+    """Batches of ``image`` (B, C, H, W) float32 in the net's range, ``label`` and ``key`` (B,) int64.
+
+    A label is a class index, (B,) int64, or targets, (B, K) float32, NaN where nothing is stated.
 
     Args:
-        samples: The samples table with `label`, `split`, `image_path` and `content_hash`.
+        samples: The samples table with `label` or targets, `split`, `image_path` and `content_hash`.
         images: Where the stored images come from.
         preprocess: Complete preprocessing; the same for every part.
         augment: What is done to training images.
@@ -100,8 +103,8 @@ class ChestDataModule(pl.LightningDataModule):
         table = self.parts[part]
         return self.images.open(table["image_path"].tolist(), table["content_hash"].tolist())
 
-    def _labels(self, part: str) -> NDArray[np.int64]:
-        return self.parts[part]["label"].to_numpy(dtype=np.int64)
+    def _labels(self, part: str) -> NDArray[Any]:
+        return label_array(self.parts[part])
 
     def _loader(self, part: str, **options: Any) -> DataLoader[Batch]:
         return DataLoader(

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxr.data.identity import hash_ids, load_salt
 from cxr.data.phantoms.ceiling import best_achievable_auroc
+from cxr.data.samples import target_names
 from cxr.data.splits import write_split
 from cxr.errors import TrainingError
 from cxr.evaluation.predictions import make_predictions
@@ -24,7 +25,8 @@ from cxr.inference.bundle import write_bundle
 from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble, plain
 from cxr.training.callbacks.wandb_media import finish_wandb
-from cxr.training.run_folder import RunFolder, start_logging
+from cxr.training.metrics import Question, make_questions
+from cxr.training.run_folder import RunFolder, mean_headlines, start_logging
 from cxr.training.summary import show_data, show_net, show_results
 
 log = logging.getLogger(__name__)
@@ -169,21 +171,29 @@ def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts:
     log.info("evaluating the best checkpoint %s on %s", checkpoint.name, " and ".join(parts))
     metrics: dict[str, float] = {}
     for part in parts:
-        predictions = predict_part(experiment, checkpoint, part, folder.root.name)
+        questions = ask(experiment, checkpoint, part)
         if experiment.trainer.is_global_zero:
-            metrics |= folder.write_evaluation(predictions, experiment.cohort.class_names, part)
+            for name, question in questions.items():
+                predictions = tell(experiment, question, part, folder.root.name)
+                metrics |= folder.write_evaluation(predictions, question.class_names, part, name)
+            metrics |= mean_headlines(metrics, part)
             folder.write_metrics(metrics)
     return metrics
 
 
-def predict_part(experiment: Experiment, checkpoint: Path, part: str, run: str) -> pd.DataFrame:
-    """The predictions table of one part, each image once however many devices shared the work."""
+def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Question]:
+    """What a checkpoint answers for one part, each image once however many devices shared the work."""
     loop = experiment.trainer.validate if part == "val" else experiment.trainer.test
     with interrupts():
         loop(experiment.task, experiment.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    logits, _, key = experiment.task.outputs_of(part).compute()
-    samples = told_ids(experiment.datamodule.parts[part].iloc[key.cpu().numpy()], experiment.config)
-    return make_predictions(samples, logits.cpu().numpy(), experiment.cohort.class_names, part, run)
+    return make_questions(*experiment.task.outputs_of(part).compute(), experiment.cohort.class_names)
+
+
+def tell(experiment: Experiment, question: Question, part: str, run: str) -> pd.DataFrame:
+    """The predictions table of one question."""
+    rows = experiment.datamodule.parts[part].iloc[question.key.cpu().numpy()]
+    samples = told_ids(rows.assign(label=question.target.cpu().numpy()), experiment.config)
+    return make_predictions(samples, question.logits.cpu().numpy(), question.class_names, part, run)
 
 
 def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
@@ -219,12 +229,12 @@ def write_run_bundle(experiment: Experiment, folder: RunFolder) -> None:
     }
     write_bundle(
         folder.root / "bundle", experiment.task.net, experiment.net_config, experiment.cohort.class_names,
-        experiment.preprocess, extras,
+        experiment.preprocess, extras, multilabel=bool(target_names(experiment.cohort.samples)),
     )  # fmt: skip
 
 
 def phantom_ceiling(samples: pd.DataFrame) -> float | None:
     """The best AUROC that any score can reach on these rows: known for phantoms in two classes, else None."""
-    if "d_prime" not in samples or samples["label"].nunique() != 2:
+    if "d_prime" not in samples or "label" not in samples or samples["label"].nunique() != 2:
         return None
     return best_achievable_auroc(samples, samples["label"] == 1)

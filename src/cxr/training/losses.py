@@ -1,4 +1,4 @@
-"""Losses on logits (B, K) and class indices (B,). Knows nothing of Lightning or configs."""
+"""Losses on logits (B, K) and class indices (B,), or targets (B, K). Knows nothing of Lightning or configs."""
 
 from typing import Literal
 
@@ -53,3 +53,36 @@ def make_focal(counts: Tensor, class_weights: ClassWeights, gamma: float) -> nn.
     """Focal loss with optional class weights; gamma >= 0."""
     weight = weigh_classes(counts, class_weights)
     return FocalLoss(torch.ones(len(counts)) if weight is None else weight, gamma)
+
+
+class MaskedBinaryCrossEntropy(nn.Module):
+    """Mean binary cross-entropy over the stated targets of a batch; what a dataset does not state teaches nothing.
+
+    Args:
+        positive_weight: (K,) weight of the positive answers to each target.
+    """
+
+    positive_weight: Tensor
+
+    def __init__(self, positive_weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("positive_weight", positive_weight)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of logits (B, K) against targets (B, K): 1, 0, or NaN where nothing is stated."""
+        stated = (~target.isnan()).to(logits.dtype)
+        each = functional.binary_cross_entropy_with_logits(
+            logits, target.nan_to_num().to(logits.dtype), pos_weight=self.positive_weight, reduction="none"
+        )
+        return (each * stated).sum() / stated.sum()
+
+
+def make_masked_bce(counts: Tensor, class_weights: ClassWeights) -> nn.Module:
+    """Binary cross-entropy of a multi-label dataset.
+
+    Args:
+        counts: (K, 2) how often each target is stated as 0 and as 1 in the training part, each at least once.
+        class_weights: ``balanced`` makes both answers to a target weigh the same; ``none`` leaves them as they are.
+    """
+    negative, positive = counts.float().unbind(dim=1)
+    return MaskedBinaryCrossEntropy(negative / positive if class_weights == "balanced" else torch.ones(len(counts)))

@@ -14,14 +14,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cxr.errors import TrainingError
-from cxr.training.metrics import EpochOutputs, epoch_metrics
+from cxr.training.metrics import EpochOutputs, count_right, epoch_metrics
 
 Batch = dict[str, Tensor]
 EPOCH_MEAN = {"on_step": False, "on_epoch": True, "sync_dist": True}  # one mean over all images and devices
 
 
 class ClassificationTask(pl.LightningModule):
-    """Trains `net` on batches of ``image`` (B, C, H, W) float32, ``label`` (B,) int64 and ``key`` (B,) int64.
+    """Trains `net` on batches of ``image`` (B, C, H, W) float32, ``label`` and ``key`` (B,) int64.
+
+    A label is a class index, (B,) int64, or one target per class, (B, K) float32: 1, 0, or NaN where nothing is stated.
 
     After a validation or test epoch `outputs_of(part).compute()` still holds its logits, until the next one begins.
 
@@ -76,8 +78,7 @@ class ClassificationTask(pl.LightningModule):
         logits = self(batch["image"])
         loss = self.loss(logits, batch["label"])
         self.log("train/loss", loss, prog_bar=True, **EPOCH_MEAN, batch_size=len(logits))
-        accuracy = (logits.argmax(dim=1) == batch["label"]).float().mean()
-        self.log("train/accuracy", accuracy, **EPOCH_MEAN, batch_size=len(logits))
+        self.log("train/accuracy", count_right(logits, batch["label"]), **EPOCH_MEAN, batch_size=len(logits))
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -4,12 +4,14 @@ import json
 import logging
 import math
 import platform
+import re
 import sys
 import warnings
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pandas as pd
 import yaml
 from pytorch_lightning.utilities import rank_zero_only
@@ -21,6 +23,7 @@ from cxr.evaluation.figure_set import classification_figures
 from cxr.evaluation.figures import plot_learning_curves, write_figure
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import aggregate_by_study, write_predictions
+from cxr.training.summary import HEADLINES
 
 FOREIGN = "py.warnings"
 PACKAGE = Path(__file__).parents[1]
@@ -127,20 +130,25 @@ class RunFolder:
             )
         return self.root / json.loads(self.metrics.read_text())["best"]["checkpoint"]
 
-    def write_evaluation(self, predictions: pd.DataFrame, class_names: list[str], part: str) -> dict[str, float]:
+    def write_evaluation(
+        self, predictions: pd.DataFrame, class_names: list[str], part: str, target: str = ""
+    ) -> dict[str, float]:
         """Predictions, metrics and figures of one part; per study as well where a study has several images.
 
         Args:
             predictions: The predictions table.
             class_names: The K names in order.
             part: ``val`` or ``test``.
+            target: Which target of a multi-label dataset the table is about.
 
         Returns:
-            ``<part>/<metric>`` per image, and ``<part>_study/<metric>`` where that differs.
+            ``<part>/<metric>`` per image, and ``<part>_study/<metric>`` where that differs; with a target
+            ``<part>_<target>`` instead of ``<part>``, its name as in file names.
         """
-        metrics = self._write_table(predictions, class_names, part)
+        name = f"{part}_{file_name(target)}" if target else part
+        metrics = self._write_table(predictions, class_names, name)
         if predictions["study_id"].dropna().duplicated().any():
-            metrics |= self._write_table(aggregate_by_study(predictions), class_names, f"{part}_study")
+            metrics |= self._write_table(aggregate_by_study(predictions), class_names, f"{name}_study")
         return metrics
 
     def _write_table(self, predictions: pd.DataFrame, class_names: list[str], name: str) -> dict[str, float]:
@@ -172,6 +180,22 @@ def target_and_probs(predictions: pd.DataFrame) -> tuple[Any, Any]:
     """Targets (N,) and probabilities (N, K) of a predictions table."""
     columns = [name for name in predictions if str(name).startswith("prob_")]
     return predictions["target"].to_numpy(), predictions[columns].to_numpy()
+
+
+def file_name(target: str) -> str:
+    """The name of a target with an underscore for whatever does not belong in the name of a file."""
+    return re.sub(r"[^\w.-]+", "_", target).strip("_")
+
+
+def mean_headlines(metrics: dict[str, float], part: str) -> dict[str, float]:
+    """``<part>/<headline>`` as the mean over the targets of a multi-label dataset; nothing where `part` has its own."""
+    if f"{part}/auroc" in metrics:
+        return {}
+    of_targets = [name for name in metrics if name.startswith(f"{part}_") and "_study/" not in name]
+    return {
+        f"{part}/{headline}": float(np.mean([metrics[name] for name in of_targets if name.endswith(f"/{headline}")]))
+        for headline in HEADLINES
+    }
 
 
 def environment() -> list[str]:

@@ -21,6 +21,7 @@ from cxr.errors import require_extra
 from cxr.evaluation.figure_set import classification_figures, figure_to_array
 from cxr.evaluation.figures import plot_image_grid
 from cxr.training.datamodule import ChestDataModule
+from cxr.training.metrics import Question, make_questions
 
 if TYPE_CHECKING:
     from cxr.training.module import ClassificationTask
@@ -121,23 +122,23 @@ class WandbMedia(pl.Callback):
         logits, target, key = (values.cpu() for values in task.outputs_of(part).compute())
         if not trainer.is_global_zero or not torch.isfinite(logits).all():  # the task tells of a diverged run
             return
-        probs = logits.double().softmax(dim=1)
-        figures = classification_figures(target.numpy(), probs.numpy(), task.class_names)
+        for target_name, question in make_questions(logits, target, key, task.class_names).items():
+            figures = self._figures(trainer.datamodule, question, part, final)
+            place = f"{part}/{target_name}" if target_name else part
+            for logger in loggers:
+                for name, figure in figures.items():
+                    logger.log_image(f"{place}/{name}", [figure_to_array(figure)], step=trainer.global_step)
+
+    def _figures(self, datamodule: ChestDataModule, question: Question, part: str, final: bool) -> dict[str, Any]:
+        probs = question.logits.double().softmax(dim=1)
+        figures = classification_figures(question.target.numpy(), probs.numpy(), question.class_names)
         chosen = {name: figure for name, figure in figures.items() if final or name in EVERY_EPOCH}
         if part == "val" and self.images > 0:
-            chosen["samples"] = self._samples(trainer.datamodule, probs, target, key, task.class_names)
-        for logger in loggers:
-            for name, figure in chosen.items():
-                logger.log_image(f"{part}/{name}", [figure_to_array(figure)], step=trainer.global_step)
+            chosen["samples"] = self._samples(datamodule, question, probs)
+        return chosen
 
-    def _samples(
-        self,
-        datamodule: ChestDataModule,
-        probs: torch.Tensor,
-        target: torch.Tensor,
-        key: torch.Tensor,
-        names: list[str],
-    ) -> Any:
+    def _samples(self, datamodule: ChestDataModule, question: Question, probs: torch.Tensor) -> Any:
+        key, target, names = question.key, question.target, question.class_names
         rows = np.unique(np.linspace(0, len(key) - 1, num=self.images).round().astype(np.int64))
         stored = datamodule.stored_images("val", key[rows].numpy())
         images = list(stored.astype(np.float32) / np.iinfo(stored.dtype).max)
