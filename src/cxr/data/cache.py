@@ -48,7 +48,13 @@ class StoredImages(Protocol):
 
 
 class ImageStore(Protocol):
-    """Where stored images come from."""
+    """Where stored images come from.
+
+    Attributes:
+        stored_fingerprint: Of the preprocessing that makes a stored image.
+    """
+
+    stored_fingerprint: str
 
     def build(self, paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
         """Make every image ready that can be; return path -> error of those that cannot."""
@@ -67,7 +73,8 @@ class ImageCache:
     """
 
     def __init__(self, folder: Path, preprocess: Preprocess, workers: int | None = None) -> None:
-        self.folder = Path(folder) / preprocess.stored_fingerprint
+        self.stored_fingerprint = preprocess.stored_fingerprint
+        self.folder = Path(folder) / self.stored_fingerprint
         self._preprocess = preprocess
         self._workers = workers
         self._dtype = np.dtype(preprocess.precision)
@@ -261,6 +268,7 @@ class UncachedImages:
     """
 
     def __init__(self, preprocess: Preprocess, workers: int | None = None) -> None:
+        self.stored_fingerprint = preprocess.stored_fingerprint
         self._preprocess = preprocess
         self._workers = workers
 

@@ -52,6 +52,7 @@ RULES = {
     "data.cache": SWITCH,
     "data.public_images": SWITCH,
     "data.on_bad_file": one_of("error", "skip"),
+    "data.leak_gate": one_of("stop", "warn", "drop", "off"),
     "data.split_file": optional(TEXT),
     "optimizer.lr": POSITIVE,
     "trainer.devices": Rule("1 (a run on several devices is not supported yet)", lambda value: value == 1),
