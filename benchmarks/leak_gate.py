@@ -112,8 +112,8 @@ def compare_methods(studies: int, copied: int, size: int) -> Table:
         table.add_column(name, justify="left" if name == "method" else "right")
     for name, describe in find_methods().items():
         table.add_row(name, *judge_vectors(describe, films, copies))
-    for threshold in (NEAR, LINKED):
-        table.add_row("the gate", *judge_gate(threshold, films, copies))
+    for threshold, cells in judge_gate((NEAR, LINKED), films, copies).items():
+        table.add_row("the gate", f"{threshold:.3f}", *cells)
     return table
 
 
@@ -158,19 +158,26 @@ def judge_vectors(describe: Callable[[Images], Vectors], films: Images, copies: 
     return [f"{threshold:.3f}", "0", *(f"{share.mean():.2f}" for share in found)]
 
 
-def judge_gate(threshold: float, films: Images, copies: dict[str, Images]) -> list[str]:
-    """Cells of a row: both stages of the gate at `threshold`, the copies hidden among all films."""
-    cells, alarms = [], set()
+def judge_gate(thresholds: tuple[float, ...], films: Images, copies: dict[str, Images]) -> dict[float, list[str]]:
+    """False alarms and shares found by both stages of the gate, the copies hidden among all films; per threshold."""
+    alarms: dict[float, set[tuple[int, int]]] = {threshold: set() for threshold in thresholds}
+    cells: dict[float, list[str]] = {threshold: [] for threshold in thresholds}
     for made in copies.values():
-        images = np.concatenate([films, made])
-        pairs = find_candidates(np.stack([to_thumbnail(image) for image in images]))
-        grey = images.astype(np.float32)
-        scores = [detail_correlation(grey[a], grey[b]) for a, b in zip(pairs.first, pairs.second, strict=True)]
-        close = {(int(a), int(b)) for a, b, s in zip(pairs.first, pairs.second, scores, strict=True) if s >= threshold}
+        scores = score_pairs(np.concatenate([films, made]))
         true = {(row, len(films) + row) for row in range(len(made))}
-        alarms |= {pair for pair in close - true if max(pair) < len(films)}
-        cells.append(f"{len(close & true) / len(true):.2f}")
-    return [f"{threshold:.3f}", f"{len(alarms)}", *cells]
+        for threshold in thresholds:
+            close = {pair for pair, score in scores.items() if score >= threshold}
+            alarms[threshold] |= {pair for pair in close if max(pair) < len(films)}
+            cells[threshold].append(f"{len(close & true) / len(true):.2f}")
+    return {threshold: [f"{len(alarms[threshold])}", *cells[threshold]] for threshold in thresholds}
+
+
+def score_pairs(images: Images) -> dict[tuple[int, int], float]:
+    """The score of every candidate pair."""
+    pairs = find_candidates(np.stack([to_thumbnail(image) for image in images]))
+    grey = images.astype(np.float32)
+    rows = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
+    return {(one, other): detail_correlation(grey[one], grey[other]) for one, other in rows}
 
 
 def to_thumbnail(image: Images) -> Images:

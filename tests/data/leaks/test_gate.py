@@ -137,7 +137,7 @@ def test_external_set(rows, make_table, drawer, tmp_path):
 
 
 def test_similar_images_join_groups_also_in_a_chain():
-    pairs = pd.DataFrame({"pixel_a": ["a", "b"], "pixel_b": ["b", "c"], "score": [0.9, 0.81]})
+    pairs = pd.DataFrame({"pixel_a": ["a", "b"], "pixel_b": ["b", "c"], "score": [0.95, 0.86]})
     table = pd.DataFrame({"pixel_hash": ["a", "b", "c", "d", "e", "e"], "group": [0, 1, 2, 3, 3, 4]})
     assert link_similar(table, Similar({}, pairs)).tolist() == [0, 0, 0, 1, 1, 1]
     assert link_similar(table, Similar({}, pairs[:0])).tolist() == [0, 1, 2, 3, 3, 3]

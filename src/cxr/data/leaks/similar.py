@@ -24,8 +24,8 @@ from cxr.errors import DataError
 
 log = logging.getLogger(__name__)
 
-LINKED = 0.80  # worth keeping two images in one part: costs nothing if wrong
-NEAR = 0.88  # two images of one film; see benchmarks/leak_gate.py
+LINKED = 0.85  # worth keeping two images in one part: costs nothing if wrong
+NEAR = 0.90  # two images of one film; see benchmarks/leak_gate.py
 METHOD = 1
 """Raised whenever thumbnails, candidates or scores change, so that no old answer is read."""
 _BATCH = 256
