@@ -22,7 +22,7 @@ def to_bytes(values):
 
 def mark(film):
     marked = film.copy()
-    cv2.putText(marked, "PORTABLE", (20, 200), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 255, 2)
+    cv2.putText(marked, "PORTABLE", (20, 200), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
     return marked
 
 

@@ -85,10 +85,8 @@ class SimilarImages:
         stored = self._images.open([paths[row] for row in rows], [keys[row] for row in rows])
         scores = _score(stored, candidates)
         kept = scores >= LINKED
-        names = pixel_hashes[rows]
-        pairs = pd.DataFrame(
-            {"pixel_a": names[candidates.first[kept]], "pixel_b": names[candidates.second[kept]], "score": scores[kept]}
-        ).sort_values(_PAIR, ignore_index=True)
+        one, other = (pixel_hashes[rows[ends[kept]]].tolist() for ends in (candidates.first, candidates.second))
+        pairs = _make_pairs(sorted(zip(one, other, scores[kept].tolist(), strict=True)))
         log.info("compared %d images: %d pairs looked at closely, %d alike", len(rows), len(scores), len(pairs))
         return Similar(dict(zip(keys, prints.pixel_hashes, strict=True)), pairs)
 
@@ -115,10 +113,15 @@ def _to_grey(stored: StoredImages, rows: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) * np.float32(255 / np.iinfo(images.dtype).max)
 
 
+def _make_pairs(rows: Sequence[Sequence[object]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=_PAIR, dtype=object)
+    return table.astype({"score": "float64"})
+
+
 def _read(path: Path) -> Similar | None:
     try:
         known = json.loads(path.read_text())
-        return Similar(known["pixel_hashes"], pd.DataFrame(known["pairs"], columns=_PAIR))
+        return Similar(known["pixel_hashes"], _make_pairs(known["pairs"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
