@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cxr.data.leaks.similar import LINKED, NEAR
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -22,3 +24,18 @@ def test_channels_last_prints_both_rates_and_their_ratio(monkeypatch, capsys):
     row = next(line for line in printed.splitlines() if "custom_cnn" in line)
     contiguous, channels_last, ratio = (float(number) for number in re.findall(r"\d+\.\d+", row))
     assert ratio == pytest.approx(channels_last / contiguous, rel=0.1)
+
+
+@pytest.mark.slow
+def test_leak_gate_prints_what_each_method_finds(monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["leak_gate.py", "--studies", "30", "--copied", "4", "--size", "128", "--images", "400"]
+    )
+    monkeypatch.setenv("COLUMNS", "160")
+    runpy.run_path(str(BENCHMARKS / "leak_gate.py"), run_name="__main__")
+
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if "the gate" in line]
+    assert [float(re.findall(r"\d\.\d+", row)[0]) for row in rows] == [NEAR, LINKED]
+    assert all(re.findall(r"\d\.\d+", row)[1] == "1.00" for row in rows)  # re-encoded films
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith(("│ 200 ", "│ 400 "))] == ["200", "400"]

@@ -23,7 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:the test part has")
 
 
 class Images:
-    """An image store that decodes nothing and knows which files are bad by the end of their name."""
+    """An image store that gives noise for each content and knows which files are bad by the end of their name."""
+
+    stored_fingerprint = "noise"
 
     def __init__(self, bad=""):
         self.bad = bad
@@ -33,6 +35,10 @@ class Images:
         assert len(paths) == len(hashes)
         self.built += paths
         return {path: f"{path}: no pixels" for path in paths if self.bad and path.endswith(self.bad)}
+
+    def open(self, paths, hashes):
+        seeds = [int(key, 16) for key in hashes]
+        return np.array([np.random.default_rng(seed).integers(0, 256, (64, 64), np.uint8) for seed in seeds])
 
 
 def write_folder(root, classes=("a", "b"), count=20):
@@ -80,7 +86,7 @@ def make(tmp_path):
         settings = {
             "view_filter": "none", "limit": None, "balance_all": False, "fractions": (0.6, 0.2, 0.2),
             "split_file": None, "seed": 0, "images": Images(), "index": FileIndex(tmp_path / "files.sqlite"),
-            "on_bad_file": "error", "salt": None,
+            "on_bad_file": "error", "salt": None, "leak_gate": "stop", "leak_folder": tmp_path / "leaks",
         }  # fmt: skip
         return make_cohort(read_dataset(reader, classes), **settings | changes)
 
@@ -214,15 +220,38 @@ def test_split_file_decides_samples_and_parts(folder, make, tmp_path, salt):
     assert again.report["from_split_file"]
 
 
-def test_split_file_with_a_leak(siim, make, tmp_path):
+@pytest.fixture
+def leaking_split(siim, make, tmp_path):
+    """A split file in which patients lie in several parts."""
     first = make(lambda: make_siim_samples(siim), classes=BINARY)
     leaking = first.samples.assign(split=np.resize(["train", "val", "test"], len(first.samples)))
     write_split(leaking, tmp_path / "split.csv", class_names=first.class_names, salt=None)
-    with pytest.raises(DataError, match="expected every patient in one part only"):
-        make(lambda: make_siim_samples(siim), classes=BINARY, split_file=tmp_path / "split.csv")
+    return tmp_path / "split.csv"
 
 
-def test_patients_of_the_official_test_part_leave_training(tmp_path, make, caplog):
+def test_split_file_with_a_leak_stops(siim, make, leaking_split):
+    with pytest.raises(DataError, match=r"expected nothing shared between parts, but found \d+ pairs \(.*patient"):
+        make(lambda: make_siim_samples(siim), classes=BINARY, split_file=leaking_split)
+
+
+@pytest.mark.parametrize("policy", ["warn", "drop", "off"])
+def test_split_file_with_a_leak_that_is_let_through(policy, siim, make, leaking_split, caplog):
+    cohort = make(lambda: make_siim_samples(siim), classes=BINARY, split_file=leaking_split, leak_gate=policy)
+    shared = cohort.samples.groupby("patient_id")["split"].nunique().max() > 1
+    assert shared == (policy != "drop")
+    assert ("leaks" in cohort.report) == (policy != "off")
+    if policy != "off":
+        assert sum(cohort.report["leaks"]["pairs"].values()) > 0
+        assert cohort.report["leaks"]["dropped"] == 48 - len(cohort.samples)
+        assert (cohort.report["leaks"]["dropped"] > 0) == (policy == "drop")
+    spoken = json.dumps(cohort.report) + caplog.text
+    assert "DOE" not in spoken
+    assert "1.2.3" not in spoken
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Official train and test parts with one file in both."""
     root = tmp_path / "parts"
     for part, shift in (("train", 0), ("test", 100)):
         for label, name in enumerate("ab"):
@@ -230,10 +259,40 @@ def test_patients_of_the_official_test_part_leave_training(tmp_path, make, caplo
             for number in range(10):
                 Image.new("L", (3, 3), shift + 20 * label + number).save(root / part / name / f"{number}.png")
     (root / "train" / "a" / "copy.png").write_bytes((root / "test" / "a" / "0.png").read_bytes())
-    cohort = make(read(root))
-    assert cohort.report["linked_to_official_parts"] == 1
-    assert cohort.report["images"] == {"train": {"a": 8, "b": 7}, "val": {"a": 2, "b": 3}, "test": {"a": 10, "b": 10}}
-    assert "left out 1 samples whose patient is also in an official validation or test part" in caplog.text
+    return root
+
+
+def test_a_file_of_the_official_test_part_in_training_stops(parts, make):
+    with pytest.raises(DataError, match=r"found 1 pairs \(1 x file (train|val)/test\): train/a/copy .* test/a/0"):
+        make(read(parts))
+
+
+def test_a_file_of_the_official_test_part_leaves_training(parts, make, caplog):
+    cohort = make(read(parts), leak_gate="drop")
+    assert cohort.report["leaks"]["dropped"] == 1
+    assert "train/a/copy" not in cohort.samples["sample_id"].tolist()
+    assert sum(cohort.report["images"]["test"].values()) == 20
+    assert "left out 1 samples that another part holds as well" in caplog.text
+
+
+class Doubles(Images):
+    """Every file of class b shows what the file of that name in class a shows, a little brighter."""
+
+    def open(self, paths, hashes):
+        seeds = [int(Path(path).stem) for path in paths]
+        films = [np.random.default_rng(seed).integers(0, 200, (64, 64)) for seed in seeds]
+        brighter = [10 * (Path(path).parent.name == "b") for path in paths]
+        return np.array([film + more for film, more in zip(films, brighter, strict=True)], np.uint8)
+
+
+def test_films_that_are_alike_stay_together(folder, make):
+    cohort = make(read(folder), images=Doubles())
+    films = cohort.samples["sample_id"].str.removeprefix("a/").str.removeprefix("b/")
+    assert cohort.samples.groupby(films)["split"].nunique().max() == 1
+    assert cohort.report["leaks"] == {
+        "gate": "stop", "pairs": {}, "dropped": 0, "groups_joined_by_similar_images": 20
+    }  # fmt: skip
+    assert make(read(folder), images=Doubles(), leak_gate="off").samples.groupby(films)["split"].nunique().max() > 1
 
 
 def with_sources(root, sources):
@@ -353,3 +412,5 @@ def test_part_that_skipping_empties(folder, make, tmp_path):
 def test_unknown_policy(folder, make):
     with pytest.raises(ConfigError, match="expected data.on_bad_file to be 'error' or 'skip', but got 'ignore'"):
         make(read(folder), on_bad_file="ignore")
+    with pytest.raises(ConfigError, match="expected data.leak_gate to be one of stop, warn, drop, off, but got 'no'"):
+        make(read(folder), leak_gate="no")

@@ -49,7 +49,13 @@ class StoredImages(Protocol):
 
 
 class ImageStore(Protocol):
-    """Where stored images come from."""
+    """Where stored images come from.
+
+    Attributes:
+        stored_fingerprint: Of the preprocessing that makes a stored image.
+    """
+
+    stored_fingerprint: str
 
     def build(self, paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
         """Make every image ready that can be; return path -> error of those that cannot."""
@@ -72,7 +78,8 @@ class ImageCache:
     def __init__(
         self, folder: Path, preprocess: Preprocess, workers: int | None = None, max_bytes: int | None = None
     ) -> None:
-        self.folder = Path(folder) / preprocess.stored_fingerprint
+        self.stored_fingerprint = preprocess.stored_fingerprint
+        self.folder = Path(folder) / self.stored_fingerprint
         self._preprocess = preprocess
         self._workers = workers
         self._max_bytes = max_bytes
@@ -270,6 +277,7 @@ class UncachedImages:
     """
 
     def __init__(self, preprocess: Preprocess, workers: int | None = None) -> None:
+        self.stored_fingerprint = preprocess.stored_fingerprint
         self._preprocess = preprocess
         self._workers = workers
 

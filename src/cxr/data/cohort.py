@@ -15,6 +15,8 @@ import pandas as pd
 
 from cxr.data.cache import ImageStore
 from cxr.data.file_index import FileIndex
+from cxr.data.leaks.gate import POLICIES, add_pixel_hashes, apply_gate, count_leaks, find_leaks, link_similar
+from cxr.data.leaks.similar import Similar, SimilarImages
 from cxr.data.samples import (
     PARTS,
     count_classes,
@@ -25,7 +27,7 @@ from cxr.data.samples import (
     target_names,
 )
 from cxr.data.sampling import balance, take_limit
-from cxr.data.splits import make_groups, make_split, read_split, require_no_leak, warn_if_few
+from cxr.data.splits import make_groups, make_split, read_split, warn_if_few
 from cxr.data.views import filter_views
 from cxr.errors import ConfigError, DataError
 
@@ -56,7 +58,8 @@ class Cohort:
 
     Attributes:
         samples: The table of the gate with `content_hash`, `group`, `split` and what DICOM headers add; the columns
-            `patient_id` and `study_id` are always there, maybe without values.
+            `patient_id` and `study_id` are always there, maybe without values. Rows that show one film, or are linked
+            otherwise, have one `group`.
         class_names: Names of the labels.
         report: What was kept, dropped and found, as counts under plain JSON types.
     """
@@ -118,9 +121,11 @@ def make_cohort(
     images: ImageStore,
     index: FileIndex,
     on_bad_file: str,
+    leak_gate: str,
+    leak_folder: Path,
     salt: str | None,
 ) -> Cohort:
-    """Check, filter, decode and split a dataset.
+    """Check, filter, decode and split a dataset, and see that its parts share nothing.
 
     Args:
         dataset: What `read_dataset` read.
@@ -133,6 +138,9 @@ def make_cohort(
         images: Makes the images ready and tells which files give none.
         index: Knows hash and header of each file.
         on_bad_file: 'error' lists the files that give no image, 'skip' leaves them out and counts them.
+        leak_gate: What to do about samples that several parts hold, see `apply_gate`; 'off' does not look. In a split
+            made here linked samples stay together, so only given parts can share some.
+        leak_folder: Keeps what the gate knows of images, and its lists, which name files.
         salt: With which the ids in `split_file` may be hashed.
 
     Returns:
@@ -143,17 +151,25 @@ def make_cohort(
     """
     if on_bad_file not in ("error", "skip"):
         raise ConfigError(f"expected data.on_bad_file to be 'error' or 'skip', but got {on_bad_file!r}")
+    if leak_gate not in POLICIES:
+        raise ConfigError(f"expected data.leak_gate to be one of {', '.join(POLICIES)}, but got {leak_gate!r}")
     report = dataset.report | {"limit": limit, "balance_all": balance_all, "from_split_file": split_file is not None}
     class_names = dataset.class_names
     samples = _describe_files(dataset.samples.copy(), index, on_bad_file, report)
     samples, report["views"] = filter_views(samples, view_filter)
     require_every_class(samples, class_names, f"the images that data.view_filter={view_filter} keeps")
     if split_file is None:
-        samples = _decode(_choose(samples, limit, balance_all, seed), images, on_bad_file, report)
-        samples = _split(samples, fractions, seed, report)
+        samples = _choose(samples, limit, balance_all, seed)
     else:
         samples = samples.assign(split=read_split(samples, split_file, salt=salt)).dropna(subset="split")
-        samples = _decode(samples, images, on_bad_file, report)
+    samples = _decode(samples, images, on_bad_file, report)
+    search = None if leak_gate == "off" else SimilarImages(leak_folder, images)
+    similar = None if search is None else search.find(samples["image_path"].tolist(), samples["content_hash"].tolist())
+    samples, own_group = _link(samples, similar)
+    if split_file is None:
+        samples = samples.assign(split=make_split(samples, fractions, seed))
+    if search is not None:
+        samples = _guard(samples, own_group, similar, leak_gate, leak_folder, report)
     samples = samples.reset_index(drop=True)
     _check_parts(samples, class_names)
     report |= _count(samples, class_names)
@@ -201,13 +217,26 @@ def _choose(samples: pd.DataFrame, limit: int | None, balance_all: bool, seed: i
     return samples if limit is None else take_limit(samples, limit, seed)
 
 
-def _split(samples: pd.DataFrame, fractions: Sequence[float], seed: int, report: Report) -> pd.DataFrame:
-    split = make_split(samples, fractions, seed)
-    dropped = len(samples) - len(split)
-    report["linked_to_official_parts"] = dropped
-    if dropped:
-        log.warning("left out %d samples whose patient is also in an official validation or test part", dropped)
-    return samples.loc[split.index].assign(split=split)
+def _link(samples: pd.DataFrame, similar: Similar | None) -> tuple[pd.DataFrame, pd.Series]:
+    """Make one group of the images that show one film; return the samples and their groups before."""
+    if similar is None:
+        return samples, samples["group"]
+    samples = add_pixel_hashes(samples, similar)
+    return samples.assign(group=link_similar(samples, similar)), samples["group"]
+
+
+def _guard(
+    samples: pd.DataFrame, own_group: pd.Series, similar: Similar | None, policy: str, folder: Path, report: Report
+) -> pd.DataFrame:
+    leaks = find_leaks(samples.assign(group=own_group), similar)
+    kept = apply_gate(samples, leaks, policy, folder)
+    report["leaks"] = {
+        "gate": policy,
+        "pairs": count_leaks(leaks),
+        "dropped": len(samples) - len(kept),
+        "groups_joined_by_similar_images": int(own_group.nunique() - samples["group"].nunique()),
+    }
+    return kept
 
 
 def _decode(samples: pd.DataFrame, images: ImageStore, on_bad_file: str, report: Report) -> pd.DataFrame:
@@ -242,7 +271,6 @@ def _check_parts(samples: pd.DataFrame, class_names: list[str]) -> None:
             raise DataError(f"expected samples in train, val and test, but {part} is empty; check the split")
         if part == "train" or not target_names(samples):
             require_every_class(rows, class_names, f"the part {part}")
-    require_no_leak(samples, samples["split"])
 
 
 def _count(samples: pd.DataFrame, class_names: list[str]) -> Report:

@@ -158,16 +158,27 @@ def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStor
         images=images,
         index=FileIndex(cache_dir / "files.sqlite"),
         on_bad_file=data.on_bad_file,
+        leak_gate="warn" if resumes(config) and data.leak_gate == "stop" else data.leak_gate,  # it has passed the gate
+        leak_folder=cache_dir / "leaks",
         salt=load_salt(cache_dir),
     )
 
 
 def choose_split_file(config: DictConfig) -> Path | None:
     """The split of the run that ``ckpt_path`` continues, else ``data.split_file``, else None for a new split."""
-    own = RunFolder(Path(config.paths.output_dir)).split
-    if config.ckpt_path is not None and own.exists():
-        return own
+    if resumes(config):
+        return own_split(config)
     return None if config.data.split_file is None else Path(config.data.split_file)
+
+
+def resumes(config: DictConfig) -> bool:
+    """Whether the run continues one that has made its split."""
+    return config.ckpt_path is not None and own_split(config).exists()
+
+
+def own_split(config: DictConfig) -> Path:
+    """Where the run keeps its split."""
+    return RunFolder(Path(config.paths.output_dir)).split
 
 
 def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> ClassificationTask:

@@ -62,6 +62,7 @@ RULES = {
     "data.cache_max_gb": optional(POSITIVE),
     "data.public_images": SWITCH,
     "data.on_bad_file": one_of("error", "skip"),
+    "data.leak_gate": one_of("stop", "warn", "drop", "off"),
     "data.split_file": optional(TEXT),
     "data.fractions": FRACTIONS,
     "data.classes": optional(MAPPING),
