@@ -12,19 +12,20 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cxr"
 
 FLOORS = [
-    ["errors"],
+    ["errors", "pages"],
     ["imaging"],
     ["data", "models"],
     ["inference", "evaluation"],
     ["training", "ensemble"],
     ["experiments"],
-    ["doctor"],
-    ["cli", "serving", "entry"],
+    ["doctor", "entry"],
+    ["compose"],
+    ["cli", "serving"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 FENCES = {
-    "hydra": ("training/assemble.py", "experiments/sweeper.py"),
+    "hydra": ("compose.py", "training/assemble.py", "experiments/sweeper.py"),
     "pytorch_lightning": ("training/",),
     "lightning_fabric": ("training/",),
     "wandb": ("training/callbacks/wandb_media.py",),
@@ -32,6 +33,7 @@ FENCES = {
     "torchxrayvision": ("models/xrv",),
     "fastapi": ("serving/",),
     "matplotlib": ("evaluation/figure", "evaluation/drawing.py"),
+    "jinja2": ("pages/",),
     "kaggle": ("data/download/",),
     "kagglesdk": ("data/download/",),
     "requests": ("data/download/",),
@@ -112,7 +114,9 @@ def test_a_breached_fence_is_found(path, text):
     assert len(fence_breaches(path, text)) == 1
 
 
-@pytest.mark.parametrize("module", ["cxr", "cxr.errors", "cxr.entry", "cxr.cli", "cxr.imaging.preprocess"])
+@pytest.mark.parametrize(
+    "module", ["cxr", "cxr.errors", "cxr.entry", "cxr.compose", "cxr.cli", "cxr.imaging.preprocess"]
+)
 def test_light_modules_import_neither_torch_nor_wandb(module):
     code = f"import sys, {module}; print(sorted({{'torch', 'wandb', 'pytorch_lightning'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

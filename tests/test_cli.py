@@ -1,8 +1,11 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cxr import __version__
 from cxr.cli import main
@@ -82,6 +85,46 @@ def test_reader_that_closes_early_is_no_error():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 0
+
+
+@pytest.fixture
+def images(tmp_path):
+    """60 images in two class folders."""
+    for number in range(60):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+@pytest.mark.filterwarnings("ignore:the test part has")
+@pytest.mark.parametrize("out_first", [True, False])
+def test_data_report_writes_page_and_json(out_first, images, tmp_path, capsys):
+    (images / "a" / "bad.png").write_text("no image")
+    out = ["--out", str(tmp_path / "out")]
+    words = ["data=image_folder", f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "preprocess.size=[16,16]"]
+    assert main(["data", "report", *(out + words if out_first else words + out)]) == 0
+    shown = capsys.readouterr().out
+    assert "       1  Gives no image" in shown
+    assert shown.splitlines()[-1] == f"report: {tmp_path}/out/report.html"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["files"] == 61
+    assert report["command"].startswith("cxr data report data=image_folder data.root=")
+    assert [file["path"] for file in report["findings"][0]["files"]] == [str(images / "a" / "bad.png")]
+
+
+@pytest.mark.filterwarnings("ignore:the test part has")
+def test_data_report_lies_in_the_log_folder_by_default(images, tmp_path, capsys):
+    words = [f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "preprocess.size=[16,16]"]
+    assert main(["data", "report", "data=image_folder", *words, f"paths.log_dir={tmp_path}/logs"]) == 0
+    assert (tmp_path / "logs" / "data_report" / "image_folder" / "report.html").exists()
+
+
+def test_data_report_of_no_dataset_is_one_sentence(capsys):
+    assert main(["data", "report", "data=nonsense"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: expected overrides as for train.py, but")
+    assert error.count("\n") == 1
 
 
 def test_sweep_best(tmp_path, capsys):

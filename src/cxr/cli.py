@@ -5,6 +5,7 @@ Importing this module, and `cxr --help`, import neither torch nor any dataset re
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from dotenv import load_dotenv
 from cxr import __version__
 from cxr.data.download.catalogue import DATASETS, data_dir, find_dataset
 from cxr.errors import CxrError
+
+OVERRIDES_HELP = "as for train.py, such as data=chest_xray data.root=PATH; a recipe's data.limit does not count"
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -82,6 +85,10 @@ def _add_data(commands: "Commands") -> None:
     get.add_argument("--out", type=Path, metavar="FOLDER", help="data folder (default: CXR_DATA_DIR, else data)")
     get.add_argument("--dry-run", action="store_true", help="only show what would be done; contacts nothing")
     get.set_defaults(run=_run_data_get, after_interrupt="the same command continues where it stopped")
+    report = actions.add_parser("report", help="what is in a dataset, and what is wrong with it, as a page and JSON")
+    report.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
+    report.add_argument("--out", type=Path, metavar="FOLDER", help="default: data_report/<dataset> in the log folder")
+    report.set_defaults(run=_run_data_report, after_interrupt="images decoded so far are kept")
 
 
 def _run_data_get(options: argparse.Namespace) -> int:
@@ -93,6 +100,23 @@ def _run_data_get(options: argparse.Namespace) -> int:
         print(f"{name + ':':<13}{value}", flush=True)
     if not options.dry_run:
         print(f"ready: {get.get_dataset(dataset, folder)}")
+    return 0
+
+
+def _run_data_report(options: argparse.Namespace) -> int:
+    from cxr.compose import open_data
+    from cxr.data.report.collect import Inputs, collect
+    from cxr.data.report.page import write_report
+
+    source = open_data(["data.on_bad_file=skip", *options.overrides])
+    folder = Path(source.config.paths.log_dir) / "data_report" / source.name if options.out is None else options.out
+    inputs = Inputs(source.dataset, source.images, source.index, source.config.data.view_filter, source.make_cohort)
+    report, thumbnails = collect(inputs)
+    command = shlex.join(["cxr", "data", "report", *options.overrides])
+    page = write_report(folder, source.name, command, report, thumbnails)
+    for finding in report["findings"]:
+        print(f"{finding['count']:>8}  {finding['title']}")
+    print(f"report: {page}")
     return 0
 
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from cxr.errors import ImageError
 from cxr.imaging.dicom import DicomHeader, read_dicom_header
+from cxr.imaging.dicom_header import name_uid
 
 from .dicom_files import make_dataset
 
@@ -20,6 +21,8 @@ def test_every_field(write_dicom):
         StudyInstanceUID="1.2",
         SeriesInstanceUID="1.2.3",
         ViewPosition="pa",
+        BodyPartExamined="Chest",
+        BurnedInAnnotation="NO",
         SeriesDescription="Chest PA",
         PatientOrientation=["L", "F"],
         Manufacturer="Maker",
@@ -38,6 +41,9 @@ def test_every_field(write_dicom):
         series_description="Chest PA",
         patient_orientation="L\\F",
         modality="CR",
+        body_part="CHEST",
+        burned_in_annotation="NO",
+        sop_class=str(ComputedRadiographyImageStorage),
         manufacturer="Maker",
         sex="F",
         age=34.0,
@@ -142,3 +148,8 @@ def test_what_is_not_dicom(tmp_path, content):
 def test_missing_file(tmp_path):
     with pytest.raises(ImageError, match=r"absent\.dcm: expected a DICOM file, but there is no such file"):
         read_dicom_header(tmp_path / "absent.dcm")
+
+
+def test_uids_have_the_names_of_the_standard():
+    assert name_uid(ExplicitVRLittleEndian) == "Explicit VR Little Endian"
+    assert name_uid("1.2.3.4") == "1.2.3.4"

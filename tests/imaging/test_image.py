@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.uid import RLELossless
 
 from cxr.errors import ImageError
-from cxr.imaging.image import is_dicom, read_image, read_pixels
+from cxr.imaging.image import is_dicom, read_image, read_image_size, read_pixels
 
 from .dicom_files import make_dataset, save
 
@@ -238,3 +238,19 @@ def test_damaged_files_are_an_image_or_an_image_error(tmp_path_factory, whole_fi
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(content[: int(kept * len(content))])
     assert_image_or_image_error(path)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(None, (3, 5)), (1, (3, 5)), (6, (5, 3))])
+def test_size_is_that_of_the_upright_image(orientation, size, tmp_path):
+    image = Image.new("L", (5, 3))
+    exif = image.getexif()
+    if orientation is not None:
+        exif[274] = orientation
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image_size(tmp_path / "a.jpg") == size == read_image(tmp_path / "a.jpg").shape
+
+
+def test_size_of_what_is_no_image_is_refused(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"a\.png: expected a PNG, JPEG, TIFF or BMP image, but got UnidentifiedImage"):
+        read_image_size(tmp_path / "a.png")

@@ -155,7 +155,7 @@ def make_cohort(
         raise ConfigError(f"expected data.leak_gate to be one of {', '.join(POLICIES)}, but got {leak_gate!r}")
     report = dataset.report | {"limit": limit, "balance_all": balance_all, "from_split_file": split_file is not None}
     class_names = dataset.class_names
-    samples = _describe_files(dataset.samples.copy(), index, on_bad_file, report)
+    samples = _describe_files(dataset.samples, index, on_bad_file, report)
     samples, report["views"] = filter_views(samples, view_filter)
     require_every_class(samples, class_names, f"the images that data.view_filter={view_filter} keeps")
     if split_file is None:
@@ -178,14 +178,10 @@ def make_cohort(
 
 
 def _describe_files(samples: pd.DataFrame, index: FileIndex, on_bad_file: str, report: Report) -> pd.DataFrame:
-    """Add hash, header and group; what the reader knows goes before what the header says."""
+    """Add hash, header and group, and leave out files that cannot be read."""
     described = index.describe(samples["image_path"].tolist()).set_index(samples.index)
     report["unreadable_files"] = _report_bad_files(samples, described["error"], on_bad_file, "cannot be read")
-    for column in described.columns.drop(["image_path", "error"]):
-        if column in samples:
-            samples[column] = samples[column].where(samples[column].notna(), described[column])
-        elif column in _ALWAYS or described[column].notna().any():
-            samples[column] = described[column]
+    samples = add_headers(samples, described)
     samples = samples[described["error"].isna()].reset_index(drop=True)
     samples["group"] = make_groups(samples)
     report["missing_patient_ids"] = int(samples["patient_id"].isna().sum())
@@ -196,6 +192,17 @@ def _describe_files(samples: pd.DataFrame, index: FileIndex, on_bad_file: str, r
             len(samples),
         )
     report["exact_duplicates"] = _count_duplicates(samples)
+    return samples
+
+
+def add_headers(samples: pd.DataFrame, described: pd.DataFrame) -> pd.DataFrame:
+    """Samples with what `FileIndex.describe` found, as far as any file has it; what the reader knows goes first."""
+    samples = samples.copy()
+    for column in described.columns.drop(["image_path", "error"]):
+        if column in samples:
+            samples[column] = samples[column].where(samples[column].notna(), described[column])
+        elif column in _ALWAYS or described[column].notna().any():
+            samples[column] = described[column]
     return samples
 
 

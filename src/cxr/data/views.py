@@ -38,16 +38,18 @@ def filter_views(samples: pd.DataFrame, mode: str) -> tuple[pd.DataFrame, dict[s
     Raises:
         ConfigError: Unknown mode.
     """
+    reasons = judge_views(samples, mode)
+    counts = {str(reason): int(count) for reason, count in reasons.value_counts().sort_index().items()}
+    return samples[reasons.str.startswith("kept")], counts
+
+
+def judge_views(samples: pd.DataFrame, mode: str) -> pd.Series:
+    """The reason why `filter_views` keeps or drops each row."""
     if mode not in VIEW_MODES:
         raise ConfigError(f"expected view_filter to be one of {', '.join(VIEW_MODES)}, but got {mode!r}")
     if mode == "none":
-        reasons = pd.Series("kept without a filter", index=samples.index)
-    elif mode == "single_image_study":
-        reasons = _judge_by_count(samples)
-    else:
-        reasons = _judge_frontal(samples)
-    counts = {str(reason): int(count) for reason, count in reasons.value_counts().sort_index().items()}
-    return samples[reasons.str.startswith("kept")], counts
+        return pd.Series("kept without a filter", index=samples.index, dtype=object)
+    return _judge_by_count(samples) if mode == "single_image_study" else _judge_frontal(samples)
 
 
 def find_views(samples: pd.DataFrame) -> pd.Series:

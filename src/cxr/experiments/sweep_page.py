@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
+from markupsafe import Markup
 
 from cxr.experiments.sweep_records import BestTrial, find_best, make_trials_table, replace_file
+from cxr.pages import render
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -18,29 +20,7 @@ if TYPE_CHECKING:
 
 PAGE_FILE = "sweep.html"
 BLUE, ORANGE, GREY = "#1f6feb", "#e8710a", "#52606d"
-_STYLE = """
-body { margin: 0; background: #f5f6f8; color: #1f2933; font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1160px; margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 24px; margin: 0 0 2px; }
-h2 { font-size: 16px; margin: 0 0 8px; }
-.lead, .note { color: #52606d; margin: 0 0 18px; }
-.note { margin: 0; }
-section, .card { background: #fff; border: 1px solid #e4e7eb; border-radius: 8px; padding: 14px 20px; }
-section { margin-bottom: 18px; }
-.cards { display: flex; flex-wrap: wrap; gap: 14px; margin-bottom: 18px; }
-.card { flex: 1 1 150px; }
-.card b { display: block; font-size: 24px; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.card span { color: #52606d; font-size: 13px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th { text-align: left; color: #52606d; font-weight: 600; border-bottom: 1px solid #cbd2d9; }
-td { border-bottom: 1px solid #eef0f2; vertical-align: top; }
-th, td { padding: 5px 10px; white-space: nowrap; }
-tr.best td { background: #e6f6ec; font-weight: 600; }
-tr.fail td { color: #a3502f; border-bottom: 0; }
-tr.error td { border-bottom: 1px solid #eef0f2; padding-top: 0; }
-code { font-size: 13px; background: #f0f2f4; padding: 1px 5px; border-radius: 4px; overflow-wrap: anywhere; }
-"""
+_TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def write_page(study: "Study", folder: Path, metric: str, n_trials: int) -> None:
@@ -57,20 +37,16 @@ def write_page(study: "Study", folder: Path, metric: str, n_trials: int) -> None
     """
     from plotly.offline import get_plotlyjs
 
-    title, best, trials = escape(study.study_name), find_best(study, metric), make_trials_table(study)
+    best, trials = find_best(study, metric), make_trials_table(study)
     blocks = [
-        f'<h1>{title}</h1>\n<p class="lead">{_goal(study, metric)}</p>',
+        f'<h1>{escape(study.study_name)}</h1>\n<p class="lead">{_goal(study, metric)}</p>',
         _cards(trials, best, metric, n_trials),
         "" if best is None else _best_section(best),
         *(_plot_section(plot, study, metric) for plot in PLOTS),
         _trials_section(trials, best),
     ]
-    replace_file(
-        folder / PAGE_FILE,
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n<script>{get_plotlyjs()}</script>\n</head>\n"
-        "<body>\n<main>\n" + "\n".join(blocks) + "\n</main>\n</body>\n</html>\n",
-    )
+    body, plotly = Markup("\n".join(blocks)), Markup(get_plotlyjs())
+    replace_file(folder / PAGE_FILE, render(_TEMPLATE, title=study.study_name, body=body, plotly=plotly))
 
 
 def _goal(study: "Study", metric: str) -> str:

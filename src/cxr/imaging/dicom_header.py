@@ -20,12 +20,15 @@ _TEXTS = {
     "series_description": "SeriesDescription",
     "patient_orientation": "PatientOrientation",
     "manufacturer": "Manufacturer",
+    "sop_class": "SOPClassUID",
 }
 _CODES = {
     "view_position": "ViewPosition",
     "modality": "Modality",
     "sex": "PatientSex",
     "photometric_interpretation": "PhotometricInterpretation",
+    "body_part": "BodyPartExamined",
+    "burned_in_annotation": "BurnedInAnnotation",
 }
 _COUNTS = {
     "bits_stored": "BitsStored",
@@ -58,9 +61,12 @@ class DicomHeader:
     Attributes:
         view_position: Upper case, for example ``"PA"``, ``"AP"``, ``"LL"``.
         patient_orientation: As in the file, for example ``"L\\F"``.
+        body_part: Upper case, for example ``"CHEST"``.
         sex: Upper case, for example ``"F"``.
         age: Years at the study, from Patient's Age, else from the birth date; 0 to 130.
         acquired: ISO 8601 date and time of acquisition, else of content, else of the study; sorts by time.
+        burned_in_annotation: ``"YES"`` where the pixels are said to hold text that may name the patient.
+        sop_class: UID of what kind of object the file is.
         transfer_syntax: UID; None for a file without file meta information.
     """
 
@@ -72,6 +78,9 @@ class DicomHeader:
     series_description: str | None
     patient_orientation: str | None
     modality: str | None
+    body_part: str | None
+    burned_in_annotation: str | None
+    sop_class: str | None
     manufacturer: str | None
     sex: str | None
     age: float | None
@@ -109,6 +118,11 @@ def read_dicom_header(path: Path | str) -> DicomHeader:
         acquired=_acquired(dataset),
         transfer_syntax=_text(dataset.file_meta, "TransferSyntaxUID"),
     )
+
+
+def name_uid(uid: str) -> str:
+    """The standard's name of a UID, for example ``"JPEG 2000 Image Compression"``; an unknown UID is its own name."""
+    return str(pydicom.uid.UID(uid).name)
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:

@@ -17,6 +17,7 @@ FIRST_GROUPS = tuple(bytes((group, 0)) for group in (0x02, 0x08, 0x10, 0x18, 0x2
 """How a DICOM data set without a preamble can begin: the group of its first element, little endian."""
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC = 258, 262
 WHITE_IS_ZERO = 0
+EXIF_ORIENTATION, FIRST_SIDEWAYS_ORIENTATION = 274, 5
 
 
 def read_pixels(path: Path | str) -> Pixels:
@@ -72,6 +73,17 @@ def read_image(path: Path | str) -> Pixels:
     if frames > 1:
         warnings.warn(f"{path}: the file has {frames} pages; only the first is read", stacklevel=2)
     return pixels
+
+
+def read_image_size(path: Path | str) -> tuple[int, int]:
+    """(H, W) of a PNG, JPEG, TIFF or BMP file, turned upright; its pixels are not decoded.
+
+    Raises:
+        ImageError: If the file is none of the four formats.
+    """
+    with image_errors(path, "a PNG, JPEG, TIFF or BMP image"), Image.open(path, formats=FORMATS) as image:
+        sideways = image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_SIDEWAYS_ORIENTATION
+        return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def _to_luminance(image: Image.Image) -> Pixels:

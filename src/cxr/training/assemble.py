@@ -143,6 +143,11 @@ def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
     return UncachedImages(preprocess)
 
 
+def open_index(config: DictConfig) -> FileIndex:
+    """What is known of each file, kept beside the images."""
+    return FileIndex(Path(config.paths.cache_dir) / "files.sqlite")
+
+
 def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStore) -> Cohort:
     """Check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
     cache_dir = Path(config.paths.cache_dir)
@@ -156,7 +161,7 @@ def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStor
         split_file=choose_split_file(config),
         seed=config.seed,
         images=images,
-        index=FileIndex(cache_dir / "files.sqlite"),
+        index=open_index(config),
         on_bad_file=data.on_bad_file,
         leak_gate="warn" if resumes(config) and data.leak_gate == "stop" else data.leak_gate,  # it has passed the gate
         leak_folder=cache_dir / "leaks",

@@ -83,7 +83,8 @@ def check_config(config: DictConfig) -> None:
     try:
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"the config cannot be resolved at {error.full_key}: {error.msg}") from error
+        problem = " ".join(str(error.msg).partition("full_key:")[0].split())
+        raise ConfigError(f"the config cannot be resolved at {error.full_key}: {problem}") from error
     for key, rule in RULES.items():
         value = OmegaConf.select(config, key)
         if not rule.holds(value):

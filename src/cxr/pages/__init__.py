@@ -1,0 +1,28 @@
+"""HTML pages that stand alone: one file, nothing loaded from anywhere. Knows nothing of what they show.
+
+Every value is escaped; only what `cxr.pages.charts` draws goes in as it is.
+"""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cxr.pages import charts
+
+
+def render(template: Path, **values: object) -> str:
+    """The page that a template makes.
+
+    Args:
+        template: A Jinja file, which may extend ``base.html`` of this room.
+        values: What the template names; the functions of `cxr.pages.charts` are there as ``charts``.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = "{:,}".format
+    return environment.get_template(template.name).render(values, charts=charts)
