@@ -5,7 +5,6 @@ from typing import Any
 
 import gdcm
 import numpy as np
-import openjpeg.utils
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -16,6 +15,9 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -27,7 +29,18 @@ UNCOMPRESSED = (
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 )
-COMPRESSED = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1)
+COMPRESSED = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLossless, JPEGLosslessSV1)
+LOSSLESS = (*UNCOMPRESSED, *COMPRESSED)
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit)
+_BY_GDCM = {
+    JPEGBaseline8Bit: gdcm.TransferSyntax.JPEGBaselineProcess1,
+    JPEGExtended12Bit: gdcm.TransferSyntax.JPEGExtendedProcess2_4,
+    JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
+    JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    JPEGLSLossless: gdcm.TransferSyntax.JPEGLSLossless,
+    JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
+    RLELossless: gdcm.TransferSyntax.RLELossless,
+}
 
 
 def make_dataset(stored: np.ndarray, bits: int | None = None, photometric: str = "MONOCHROME2", **elements: Any):
@@ -67,14 +80,10 @@ def make_lut(entries: Any, first: int, bits: int) -> Dataset:
 
 def save(path: Path, dataset: Dataset, stored: np.ndarray, syntax: str = ExplicitVRLittleEndian) -> Path:
     """Write `dataset` in the transfer syntax."""
-    if syntax == JPEGLosslessSV1:
-        return _save_jpeg_lossless(path, dataset)
-    if syntax == JPEG2000Lossless:
-        return save_encoded(path, dataset, openjpeg.utils.encode_array(stored, bits_stored=dataset.BitsStored), syntax)
+    if syntax in _BY_GDCM:
+        return _save_by_gdcm(path, dataset, syntax)
     if syntax == ExplicitVRBigEndian:
         dataset.PixelData = stored.astype(stored.dtype.newbyteorder(">")).tobytes()
-    elif syntax in (RLELossless, JPEGLSLossless):
-        dataset.compress(syntax, generate_instance_uid=False)
     dataset.file_meta.TransferSyntaxUID = syntax
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=little, enforce_file_format=True)
@@ -91,13 +100,13 @@ def save_encoded(path: Path, dataset: Dataset, frame: bytes, syntax: str) -> Pat
     return path
 
 
-def _save_jpeg_lossless(path: Path, dataset: Dataset) -> Path:
+def _save_by_gdcm(path: Path, dataset: Dataset, syntax: str) -> Path:
     dataset.save_as(path, enforce_file_format=True)
     reader = gdcm.ImageReader()
     reader.SetFileName(str(path))
     assert reader.Read()
     change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetTransferSyntax(gdcm.TransferSyntax(_BY_GDCM[syntax]))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer = gdcm.ImageWriter()

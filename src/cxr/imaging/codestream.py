@@ -29,7 +29,7 @@ def read_codestream(data: bytes) -> Codestream | None:
         data: One encoded frame.
 
     Returns:
-        What the frame header says; None where there is no complete one, as in RLE or damaged data.
+        What the frame header says; None where there is no sound one, as in RLE or damaged data.
     """
     try:
         if data.startswith(_JPEG_START):
@@ -41,15 +41,15 @@ def read_codestream(data: bytes) -> Codestream | None:
 
 
 def _read_jpeg(data: bytes) -> Codestream | None:
-    """The start-of-frame segment (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2)."""
-    position = len(_JPEG_START)
+    """The start-of-frame segment (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2), if every segment before the scan is whole."""
+    position, frame = len(_JPEG_START), None
     while data[position] == _PADDING:
         marker = data[position + 1]
+        if marker == _SCAN_MARKER:
+            return frame
         if marker in _FRAME_MARKERS:
             precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
-            return Codestream(rows, columns, precision, components)
-        if marker == _SCAN_MARKER:
-            return None
+            frame = Codestream(rows, columns, precision, components)
         if marker == _PADDING:
             position += 1
         elif marker in _BARE_MARKERS:
