@@ -60,6 +60,8 @@ WITHOUT = {
     "cut JPEG": jpeg()[:20],
     "scan before frame": b"\xff\xd8\xff\xda\0\x02",
     "bytes between the segments": jpeg()[:20] + b"\0" + jpeg()[20:],
+    "reserved marker": b"\xff\xd8\xff\x00\0\x02" + jpeg()[2:],
+    "unknown colour transform": b"\xff\xd8\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\xfe" + jpeg()[2:],
     "frame without a scan": jpeg()[: jpeg().index(b"\xff\xda")],
     "cut JPEG 2000": jpeg_2000()[:30],
 }
