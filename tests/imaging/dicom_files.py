@@ -71,7 +71,7 @@ def make_dataset(stored: np.ndarray, bits: int | None = None, photometric: str =
 def make_lut(entries: Any, first: int, bits: int) -> Dataset:
     item = Dataset()
     item.LUTDescriptor = [len(entries) % 2**16, first, bits]
-    item["LUTDescriptor"].VR = "US"
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
     item.LUTData = np.asarray(entries, dtype="<u2").tobytes()
     item["LUTData"].VR = "OW"
     item.ModalityLUTType = "US"
