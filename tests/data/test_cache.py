@@ -157,7 +157,9 @@ class TestBuild:
         errors = cache.build(everything, hash_files(everything))
         assert len(decoded) == 6
         monkeypatch.setattr(cache_module, "FileLock", None)  # not even the lock is taken
-        assert ImageCache(cache.folder.parent, PREPROCESS, workers=0).build(everything, hash_files(everything)) == errors
+        assert (
+            ImageCache(cache.folder.parent, PREPROCESS, workers=0).build(everything, hash_files(everything)) == errors
+        )
         assert len(decoded) == 6
 
     def test_reading_decodes_nothing(self, cache, paths, decoded):

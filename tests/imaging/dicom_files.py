@@ -84,6 +84,8 @@ def save(path: Path, dataset: Dataset, stored: np.ndarray, syntax: str = Explici
         return _save_by_gdcm(path, dataset, syntax)
     if syntax == ExplicitVRBigEndian:
         dataset.PixelData = stored.astype(stored.dtype.newbyteorder(">")).tobytes()
+        for item in (*dataset.get("ModalityLUTSequence", ()), *dataset.get("VOILUTSequence", ())):
+            item.LUTData = np.frombuffer(item.LUTData, "<u2").astype(">u2").tobytes()
     dataset.file_meta.TransferSyntaxUID = syntax
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=little, enforce_file_format=True)

@@ -312,7 +312,9 @@ def read_apart(folder: Path, seed: int, count: int) -> Report:
             report.images += line.get("image", 0)
             report.refused += line.get("refused", 0)
             report.peak_bytes = max(report.peak_bytes, line.get("peak", 0))
-        number = count if lines and "peak" in lines[-1] else number + len([line for line in lines if "peak" not in line])
+        number = (
+            count if lines and "peak" in lines[-1] else number + len([line for line in lines if "peak" not in line])
+        )
         if number < count:
             report.wrong.append(f"file {number} ({mutated_name(seed, number, folder)}) ended its process: {status}")
             number += 1

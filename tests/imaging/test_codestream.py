@@ -87,7 +87,9 @@ CONTAINERS = [(8, 7), (8, 1), (32, 8), (12, 8)]
 def test_jpeg_bits_that_would_end_the_process_are_refused(tmp_path, allocated, stored):
     dataset = make_dataset(STORED, BitsAllocated=allocated, BitsStored=stored)
     path = save_encoded(tmp_path / "odd.dcm", dataset, jpeg(), JPEGBaseline8Bit)
-    with pytest.raises(ImageError, match=f"8 bits in 8 or of up to 16 in 16, but got {stored} bits in {allocated}; exp"):
+    with pytest.raises(
+        ImageError, match=f"8 bits in 8 or of up to 16 in 16, but got {stored} bits in {allocated}; exp"
+    ):
         read_dicom(path)
 
 

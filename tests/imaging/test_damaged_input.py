@@ -148,7 +148,9 @@ def test_dicom_without_an_extension(tmp_path):
 def test_file_too_large_to_be_read_whole(tmp_path):
     path = save(tmp_path / "large.dcm", make_dataset(NOISE, bits=12), NOISE)
     os.truncate(path, guard.MAX_BYTES + 1)  # takes no room on the disk
-    assert_refused(read_pixels, path, "expected at most 4294967296 bytes, but the file has 4294967297; export one frame")
+    assert_refused(
+        read_pixels, path, "expected at most 4294967296 bytes, but the file has 4294967297; export one frame"
+    )
 
 
 def test_small_file_that_inflates_beyond_the_limit(tmp_path, monkeypatch):

@@ -96,7 +96,9 @@ def test_damaged_run_lengths(tmp_path):
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
 def test_compressed_pixels_without_a_frame_header(tmp_path, syntax):
     path = save_encoded(tmp_path / "damaged.dcm", make_dataset(STORED, bits=12), b"\x01\0\0\0" * 30, syntax)
-    with pytest.raises(ImageError, match=r"expected JPEG.* pixels, but they begin without a sound frame header; export"):
+    with pytest.raises(
+        ImageError, match=r"expected JPEG.* pixels, but they begin without a sound frame header; export"
+    ):
         read_dicom(path)
 
 

@@ -141,7 +141,9 @@ def _check_codestream(path: Path | str, dataset: Dataset) -> None:
             "export the file again or leave it out",
         )
     allocated, stored = dataset.BitsAllocated, dataset.BitsStored
-    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and not (allocated == 16 or allocated == stored == 8):
+    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and not (
+        allocated == 16 or allocated == stored == 8
+    ):
         raise image_error(
             path,
             f"expected JPEG pixels of 8 bits in 8 or of up to 16 in 16, but got {stored} bits in {allocated}; "
