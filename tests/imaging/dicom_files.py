@@ -1,5 +1,6 @@
 """Makes DICOM files: any bit depth, display element and lossless transfer syntax."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ _BY_GDCM = {
     JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
     RLELossless: gdcm.TransferSyntax.RLELossless,
 }
+
+TWELVE_BIT_JPEG = base64.b85decode(
+    b"|JeWF01!$>Nk#wx0RR9200961|JwjV00IF40RaI50RaI50s;a81OoyB0s;jD1Oo&H1qKEN1qKEN2MGuU2MGrT1_%oX2?`1d3JL}Y"
+    b"3k(Yi3<(Mf3je_X3k(1d01yEI5di<h02KfM0RR9100000000000000C4gbUd91s8i1_J;900000000000000B3@JB8RAX}g+5iXv"
+    b"0RR9$0G)<d8XPF`ps{G&>j=Os4Gt7|&{(u?b&3cDfuX{W8VeSU&ajLEz|i4GjRlKF=UD&Q"
+)
+"""(16, 16) of 200 * row + 70 * column in 12 bits, encoded by dcmtk 3.6.7: `dcmcjpeg +ee +q 95`."""
+TWELVE_BIT = (200 * np.arange(16)[:, None] + 70 * np.arange(16)).astype(np.uint16)
 
 
 def make_dataset(stored: np.ndarray, bits: int | None = None, photometric: str = "MONOCHROME2", **elements: Any):

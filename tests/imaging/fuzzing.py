@@ -1,6 +1,6 @@
 """Damaged image files by the thousand, and child processes that read them under a watch.
 
-A file is a function of (seed, number), so one that fails can be made again: `mutated_file(seed, number)`.
+A file is a function of (seed, number), so one that fails can be made again: `mutated_file(folder, seed, number)`.
 """
 
 import faulthandler
@@ -22,9 +22,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from cxr.errors import ImageError
 from cxr.imaging.image import read_pixels
+
+from .dicom_files import LOSSLESS, LOSSY, TWELVE_BIT, TWELVE_BIT_JPEG, make_dataset, make_lut, save, save_encoded
 
 SECONDS_PER_FILE = 20
 MEMORY_LIMIT = 4 * 2**30
@@ -38,10 +41,10 @@ ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 Change = Callable[[bytearray, random.Random], None]
 
 
-def mutated_file(seed: int, number: int) -> tuple[str, bytes]:
-    """The name of a whole file and its bytes, damaged in one to four ways."""
+def mutated_file(folder: Path, seed: int, number: int) -> tuple[str, bytes]:
+    """The name of a whole file and its bytes, damaged in one to four ways; `folder` is where whole files are made."""
     rng = random.Random(f"{seed} {number}")
-    name, whole = rng.choice(whole_files())
+    name, whole = rng.choice(whole_files(folder))
     content = bytearray(whole)
     if name.startswith("Deflated"):
         return name, _change_deflated(content, rng)
@@ -51,21 +54,16 @@ def mutated_file(seed: int, number: int) -> tuple[str, bytes]:
 
 
 @cache
-def whole_files() -> list[tuple[str, bytes]]:
+def whole_files(folder: Path) -> list[tuple[str, bytes]]:
     """(name, bytes) of small valid files: DICOM in every transfer syntax, and every other format and mode."""
-    return [*_whole_dicoms(), *_whole_images()]
+    return [*_whole_dicoms(folder), *_whole_images()]
 
 
-def _whole_dicoms() -> list[tuple[str, bytes]]:
-    from pydicom.uid import UID
-
-    from imaging.dicom_files import LOSSLESS, LOSSY, make_dataset, make_lut, save
-
-    folder = Path(os.environ["CXR_FUZZ_FOLDER"])
+def _whole_dicoms(folder: Path) -> list[tuple[str, bytes]]:
     rows, columns = np.mgrid[0:48, 0:40]
     grey = (rows * 80 + columns * 7) % 4096
     window = {"WindowCenter": 2000, "WindowWidth": 3000, "RescaleSlope": 1, "RescaleIntercept": -100}
-    luts = {"VOILUTSequence": [make_lut(np.arange(4096), 0, 12)], "ModalityLUTSequence": [make_lut(range(4096), 0, 12)]}
+    luts = {"VOILUTSequence": [make_lut(range(256), 0, 8)], "ModalityLUTSequence": [make_lut(range(256), 0, 8)]}
     colour = np.stack([grey, grey.T.reshape(grey.shape), 4095 - grey], axis=-1) // 16
     files = []
     for syntax in (*LOSSLESS, *LOSSY):
@@ -75,12 +73,12 @@ def _whole_dicoms() -> list[tuple[str, bytes]]:
             ("colour", colour.astype(np.uint8), {"photometric": "RGB"}),
             ("frames", np.concatenate([grey, grey]).astype(np.uint16), {"bits": 12, "Rows": 48, "NumberOfFrames": 2}),
         ):
-            try:
-                path = save(folder / "whole.dcm", make_dataset(stored, **elements), stored, syntax)
-                files.append((f"{UID(syntax).keyword}, {kind}", path.read_bytes()))
-            except Exception:
-                print("cannot", UID(syntax).keyword, kind, file=sys.stderr)
-    return files
+            if syntax in LOSSY and stored.dtype != np.uint8:
+                continue
+            path = save(folder / "whole.dcm", make_dataset(stored, **elements), stored, syntax)
+            files.append((f"{UID(syntax).keyword}, {kind}", path.read_bytes()))
+    deep = save_encoded(folder / "whole.dcm", make_dataset(TWELVE_BIT, 12), TWELVE_BIT_JPEG, JPEGExtended12Bit)
+    return [*files, ("JPEGExtended12Bit, 12 bits", deep.read_bytes())]
 
 
 def _whole_images() -> list[tuple[str, bytes]]:
@@ -306,33 +304,25 @@ def read_apart(folder: Path, seed: int, count: int) -> Report:
     report, number = Report(), 0
     while number < count:
         lines, status = _run_child(folder, seed, number, count)
+        titles = [line["title"] for line in lines if "title" in line]
+        number += len(titles)
         for line in lines:
-            if line.get("fault"):
-                report.wrong.append(line["fault"])
             report.images += line.get("image", 0)
             report.refused += line.get("refused", 0)
+            report.wrong += [line["fault"]] if "fault" in line else []
             report.peak_bytes = max(report.peak_bytes, line.get("peak", 0))
-        number = (
-            count if lines and "peak" in lines[-1] else number + len([line for line in lines if "peak" not in line])
-        )
-        if number < count:
-            report.wrong.append(f"file {number} ({mutated_name(seed, number, folder)}) ended its process: {status}")
-            number += 1
+        if status != 0 and not titles:
+            raise RuntimeError(f"the reading process ended before its first file: {status}")
+        if status != 0:
+            report.wrong.append(f"{titles[-1]} ended its process: {status}")
     return report
 
 
-def mutated_name(seed: int, number: int, folder: Path) -> str:
-    os.environ["CXR_FUZZ_FOLDER"] = str(folder)
-    return mutated_file(seed, number)[0]
-
-
 def _run_child(folder: Path, seed: int, first: int, count: int) -> tuple[list[dict], int]:
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "CXR_FUZZ_FOLDER": str(folder), "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
     child = subprocess.run(
-        [sys.executable, __file__, str(folder), str(seed), str(first), str(count)],
-        env=environment | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        check=False,
+        [sys.executable, "-m", "imaging.fuzzing", str(folder), str(seed), str(first), str(count)],
+        cwd=Path(__file__).parents[1], env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
     )  # fmt: skip
     return [json.loads(line) for line in child.stdout.splitlines()], child.returncode
 
@@ -341,17 +331,19 @@ def _read_here(folder: Path, seed: int, first: int, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
-    path = folder / "mutated file"
     for number in range(first, count):
-        name, content = mutated_file(seed, number)
-        path.write_bytes(content)
+        name, content = mutated_file(folder, seed, number)
+        title = f"file {number} of seed {seed} ({name})"
+        (folder / "mutated file").write_bytes(content)
+        print(json.dumps({"title": title}), flush=True)
         faulthandler.dump_traceback_later(SECONDS_PER_FILE, exit=True)
-        print(json.dumps(_judge(path, f"file {number} ({name})")), flush=True)
+        print(json.dumps(judge(folder / "mutated file", title)), flush=True)
         faulthandler.cancel_dump_traceback_later()
     print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
 
 
-def _judge(path: Path, title: str) -> dict:
+def judge(path: Path, title: str) -> dict:
+    """`{"image": 1}`, `{"refused": 1}`, or `{"fault": sentence}` for what should not be."""
     try:
         pixels = read_pixels(path)
     except ImageError as error:
@@ -360,9 +352,9 @@ def _judge(path: Path, title: str) -> dict:
         return {"refused": 1} if named else {"fault": f"{title}: message {sentence!r}"}
     except BaseException as error:
         return {"fault": f"{title}: {type(error).__name__}: {error}"}
-    sound = pixels.dtype == np.float32 and pixels.ndim == 2 and pixels.size and bool(np.isfinite(pixels).all())
-    sound = sound and 0 <= pixels.min() and pixels.max() <= 1
-    return {"image": 1} if sound else {"fault": f"{title}: {pixels.dtype} {pixels.shape}"}
+    whole = pixels.dtype == np.float32 and pixels.ndim == 2 and pixels.size > 0
+    sound = whole and np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1
+    return {"image": 1} if sound else {"fault": f"{title}: {pixels.dtype} {pixels.shape} not in [0, 1]"}
 
 
 if __name__ == "__main__":

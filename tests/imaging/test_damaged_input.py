@@ -1,7 +1,6 @@
 """Whatever lies at a path: an image, or one sentence with the path; nothing hangs, nothing takes the memory."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from cxr.imaging.dicom import read_dicom, read_dicom_header
 from cxr.imaging.image import is_dicom, read_image, read_pixels
 
 from .dicom_files import LOSSLESS, LOSSY, make_dataset, save
+from .fuzzing import judge
 
 NOISE = np.random.default_rng(0).integers(0, 4096, (48, 40)).astype(np.uint16)
 READERS = [is_dicom, read_pixels, read_image, read_dicom, read_dicom_header]
@@ -39,13 +39,7 @@ def test_truncated_anywhere(tmp_path, syntax):
     path = tmp_path / "cut.dcm"
     for kept in np.linspace(0, len(whole) - 1, 40).astype(int):
         path.write_bytes(whole[:kept])
-        try:
-            pixels = read_pixels(path)
-        except ImageError as error:
-            assert re.match(f"{path}: expected [^\n]*$", str(error))
-        else:
-            assert pixels.shape == stored.shape  # a codec may make up the rest
-            assert 0 <= pixels.min() <= pixels.max() <= 1
+        assert "fault" not in judge(path, f"{kept} bytes")  # a codec may make up the rest
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "bmp"])

@@ -4,7 +4,6 @@ The first reference knows the stored values before they are encoded and shows th
 of the standard (PS3.3 C.11, PS3.4 N.2). The second is dcmtk's `dcmj2pnm`, where it is installed.
 """
 
-import base64
 import itertools
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from pydicom.uid import UID, JPEG2000Lossless, JPEGExtended12Bit, JPEGLSLossless
 
 from cxr.imaging.dicom import read_dicom
 
-from .dicom_files import LOSSLESS, LOSSY, make_dataset, make_lut, save, save_encoded
+from .dicom_files import LOSSLESS, LOSSY, TWELVE_BIT, TWELVE_BIT_JPEG, make_dataset, make_lut, save, save_encoded
 
 KINDS = {
     "u8": (8, "u1"), "u10": (10, "u2"), "u12": (12, "u2"), "u15": (15, "u2"), "u16": (16, "u2"),
@@ -77,9 +76,9 @@ def shown_by_pydicom(stored: np.ndarray, path: Path) -> np.ndarray:
         low, high = 0, 2 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
     else:
         low, high = np.sort(apply_modality_lut(np.array([low, low + 2**bits - 1]), dataset))
-    unit = (
-        apply_voi_lut(values.astype(np.int64) if values.dtype.kind == "u" else values, dataset).astype(np.float64) - low
-    ) / (high - low)
+    if values.dtype.kind == "u":
+        values = values.astype(np.int64)
+    unit = (apply_voi_lut(values, dataset).astype(np.float64) - low) / (high - low)
     return 1 - unit if dataset.PhotometricInterpretation == "MONOCHROME1" else unit
 
 
@@ -109,15 +108,6 @@ def test_lossy_table(tmp_path, kind, photometric, display, name):
     path, stored = write(tmp_path / "image.dcm", kind, photometric, display, NAMES[name])
     steepest = 12 if "lut" in display else 2
     np.testing.assert_allclose(read_dicom(path), shown_by_pydicom(stored, path), atol=steepest * A_LEVEL)
-
-
-TWELVE_BIT_JPEG = base64.b85decode(
-    b"|JeWF01!$>Nk#wx0RR9200961|JwjV00IF40RaI50RaI50s;a81OoyB0s;jD1Oo&H1qKEN1qKEN2MGuU2MGrT1_%oX2?`1d3JL}Y"
-    b"3k(Yi3<(Mf3je_X3k(1d01yEI5di<h02KfM0RR9100000000000000C4gbUd91s8i1_J;900000000000000B3@JB8RAX}g+5iXv"
-    b"0RR9$0G)<d8XPF`ps{G&>j=Os4Gt7|&{(u?b&3cDfuX{W8VeSU&ajLEz|i4GjRlKF=UD&Q"
-)
-"""(16, 16) of 200 * row + 70 * column in 12 bits, encoded by dcmtk 3.6.7: `dcmcjpeg +ee +q 95`."""
-TWELVE_BIT = (200 * np.arange(16)[:, None] + 70 * np.arange(16)).astype(np.uint16)
 
 
 @pytest.mark.parametrize("photometric", PHOTOMETRIC)

@@ -84,7 +84,8 @@ def decode_files(
 ) -> Iterator[list[tuple[str, Decoded]]]:
     """Decode files batch by batch, in the order given.
 
-    A file whose decoder crashes, is killed or takes longer than SECONDS_PER_FILE is a bad file; the others go on. Shows a progress bar with the time left when the work takes longer than two seconds, and at the end logs the
+    A file whose decoder crashes, is killed or takes longer than SECONDS_PER_FILE is a bad file; the others go on.
+    Shows a progress bar with the time left when the work takes longer than two seconds, and at the end logs the
     warnings of the decoders once per kind with their count.
 
     Args:
