@@ -27,6 +27,7 @@ PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
 DISPLAYS = ("none", "window", "voi_lut", "modality_lut", "rescale", "rescale+window", "modality_lut+voi_lut")
 CASES = list(itertools.product(KINDS, PHOTOMETRIC, DISPLAYS))
 NAMES = {UID(syntax).keyword: syntax for syntax in (*LOSSLESS, *LOSSY)}
+pytestmark = pytest.mark.filterwarnings("ignore:Applying a VOI LUT on a float input array:UserWarning")
 CURVE = 1000
 """Number of entries of a look-up table."""
 A_LEVEL = 1 / 255

@@ -34,6 +34,7 @@ def test_five_thousand_damaged_files_are_images_or_errors(tmp_path, seed):
 
 
 @pytest.mark.filterwarnings("ignore:.*the file has 2 frames:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*the window or VOI LUT does not fit:UserWarning")
 def test_the_whole_files_are_images_in_every_transfer_syntax_and_format(tmp_path):
     files = whole_files(tmp_path)
     path = tmp_path / "whole"
