@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from cxr.entry import prepare_environment
 
@@ -48,8 +47,6 @@ def compose_run(tiny):
 
     def composed(folder, *overrides):
         with initialize_config_dir(str(ROOT / "configs")):
-            config = compose("train", [*tiny, f"paths.output_dir={folder}", f"run_name={folder.name}", *overrides])
-        OmegaConf.resolve(config)
-        return config
+            return compose("train", [*tiny, f"paths.output_dir={folder}", f"run_name={folder.name}", *overrides])
 
     return composed

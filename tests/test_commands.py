@@ -9,12 +9,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from cxr.data.phantoms.spec import CohortSpec
 from cxr.data.phantoms.tree import write_folder_cohort
+from cxr.data.readers import make_phantom_samples
+from cxr.evaluation.predictions import read_predictions
+from cxr.inference.bundle import load_bundle
 
 ROOT = Path(__file__).parents[1]
 NO_DATA = "error: expected the SIIM dataset with"
@@ -132,6 +137,23 @@ def test_ctrl_c_ends_with_a_sentence(start, tiny, tmp_path):
     assert process.returncode == 130, output
     assert "stopped; continue with ckpt_path=" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_two_devices_share_one_run_and_see_each_image_once(finish, tiny, tmp_path):
+    code, output = finish("train.py", *tiny, "trainer=ddp_sim", "run_name=shared", "sampler=weighted", "hash_ids=false")
+    assert code == 0, output
+    assert output.count("Traceback") == 0
+    (run,) = (tmp_path / "logs" / "runs" / "shared").iterdir()
+    assert (run / "run.log").read_text().count("epoch 2/2") == 1
+    config = OmegaConf.load(run / "config.yaml")
+    raw = make_phantom_samples(config.data.root, cohort=config.data.cohort).set_index("sample_id")
+    split = pd.read_csv(run / "split.csv", dtype=str).set_index("sample_id")["split"]
+    for part in ("val", "test"):
+        table, _ = read_predictions(run / f"predictions_{part}.csv")
+        assert sorted(table["sample_id"]) == sorted(split.index[split == part])
+        alone = load_bundle(run / "bundle").predict(raw.loc[table["sample_id"], "image_path"].tolist())
+        np.testing.assert_allclose(alone["prob_1"], table["prob_1"], atol=1e-4)
 
 
 def readme_commands():

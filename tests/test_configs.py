@@ -110,7 +110,6 @@ def test_an_unknown_key_is_refused():
         ("monitor.mode=best", "monitor.mode must be one of max, min, but got 'best'"),
         ("data.batch_size=0", "data.batch_size must be a whole number >= 1, but got 0"),
         ("optimizer.lr=0", "optimizer.lr must be a number > 0, but got 0"),
-        ("trainer.devices=2", "trainer.devices must be 1 .a run on several devices is not supported yet., but got 2"),
         ("test=maybe", "test must be true or false, but got 'maybe'"),
         ("ckpt_path=3", "ckpt_path must be null or a text, but got 3"),
     ],

@@ -27,7 +27,7 @@ FULL_DISK = (
 def prepare_environment() -> None:
     """Read ``.env`` from the working folder and register the resolvers that the configs use."""
     load_dotenv(Path.cwd() / ".env")
-    OmegaConf.register_resolver("run_dir", run_dir, replace=True)
+    OmegaConf.register_resolver("run_dir", run_dir, replace=True, use_cache=True)  # one folder for all devices
     OmegaConf.register_resolver("has_env", lambda name: name in os.environ, replace=True)
 
 

@@ -308,6 +308,11 @@ class TestFullDisk:
         with pytest.raises(DataError, match=r"cannot write the image cache .*: .*Not a directory"):
             ImageCache(tmp_path / "file", PREPROCESS, workers=0).build(paths, hash_files(paths))
 
+    def test_a_bound_shows_before_anything_is_decoded(self, paths, decoded, tmp_path):
+        with pytest.raises(DataError, match=r"may hold 0\.0 GB, .*; raise data.cache_max_gb"):
+            ImageCache(tmp_path / "cache", PREPROCESS, max_bytes=10).build(paths, hash_files(paths))
+        assert decoded == []
+
 
 class TestDamage:
     def damage_images(self, folder: Path) -> None:

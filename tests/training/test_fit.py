@@ -115,14 +115,6 @@ def test_a_split_file_is_used_again(finished, compose_run, tmp_path):
     assert (tmp_path / "again" / "split.csv").read_bytes() == split.read_bytes()
 
 
-def test_a_resumed_run_keeps_its_split_whatever_it_is_told(compose_run, tmp_path):
-    first = fit(compose_run(tmp_path / "run", "trainer.max_epochs=1"))
-    split = (first.run_dir / "split.csv").read_bytes()
-    last = first.run_dir / "checkpoints" / "last.ckpt"
-    fit(compose_run(tmp_path / "run", "seed=5", "data.limit=40", f"ckpt_path={last}"))
-    assert (first.run_dir / "split.csv").read_bytes() == split
-
-
 def test_without_a_best_checkpoint_nothing_is_evaluated(compose_run, tmp_path):
     result = fit(compose_run(tmp_path / "run", "callbacks.checkpoint=null", "trainer.max_epochs=1"))
     assert np.isnan(result.best_score)
@@ -134,6 +126,7 @@ def test_a_trial_leaves_the_test_part_alone_until_it_is_chosen(compose_run, tmp_
     assert not (result.run_dir / "predictions_test.csv").exists()
     assert not any(name.startswith("test") for name in result.metrics)
     metrics = open_test_part(result.run_dir)
+    assert load_bundle(result.run_dir / "bundle").extras["metrics"]["test/auroc"] == metrics["test/auroc"]
     written = json.loads((result.run_dir / "metrics.json").read_text())["metrics"]
     assert written["test/auroc"] == metrics["test/auroc"]
     assert written["val/auroc"] == result.metrics["val/auroc"]
@@ -201,6 +194,12 @@ def test_optimiser_options_reach_the_optimiser(compose_run, tmp_path):
         (["trainer.precision=17"], ConfigError, "the config group trainer cannot be built"),
         (["callbacks.history._target_=os.system"], ConfigError, "callbacks cannot be built: .*whitelist"),
         (["data.fractions=[0.5,0.5,0.5]"], ConfigError, "fractions"),
+        (["data.fractions=0.5"], ConfigError, "data.fractions must be three numbers such as .*, but got 0.5"),
+        (["data.classes=[a,b]"], ConfigError, "data.classes must be null or a mapping such as .*, but got"),
+        (["data.scheme=5class"], ConfigError, "data.scheme must be one of binary, 4class, but got '5class'"),
+        (["data.root=???"], ConfigError, "the config cannot be resolved at data.root: Missing mandatory value"),
+        (["data.root=${nowhere}"], ConfigError, "the config cannot be resolved at data.root: Interpolation key"),
+        (["callbacks.early_stopping.patience=soon"], ConfigError, "patience must be null or a whole number >= 0, but"),
         (["data.fractions=[0.99,0.005,0.005]"], DataError, "val|test"),
         (["data.view_filter=sideways"], ConfigError, "view_filter"),
         (["ckpt_path=nowhere.ckpt"], DataError, "ckpt_path must be a checkpoint of an earlier run, but nowhere.ckpt"),

@@ -74,13 +74,18 @@ def test_a_key_is_found_where_wandb_login_writes_it(tmp_path, text):
 
 def test_with_a_key_the_run_is_online(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    logger = make_wandb_logger(str(tmp_path), "project", "name", "group", None, upload_checkpoint=True)
+    logger = make_wandb_logger(str(tmp_path), "project", "name", "group", None)
     assert not logger._offline
-    assert logger._log_model is True
     assert (logger._wandb_init["group"], logger._wandb_init["resume"]) == ("group", "allow")
 
 
-def test_without_a_key_nothing_is_uploaded(tmp_path):
-    logger = make_wandb_logger(str(tmp_path), "project", "name", None, None, upload_checkpoint=True)
-    assert logger._offline
-    assert not logger._log_model
+def test_without_a_key_the_run_is_offline(tmp_path):
+    assert make_wandb_logger(str(tmp_path), "project", "name", None, None)._offline
+
+
+@pytest.mark.parametrize("upload", [True, False])
+def test_the_best_checkpoint_is_an_artifact_where_that_is_asked(compose_run, tmp_path, upload):
+    overrides = ("logger=wandb", "trainer.max_epochs=2", f"callbacks.wandb_media.upload_checkpoint={upload}")
+    best = fit(compose_run(tmp_path / "run", *overrides)).best_checkpoint
+    staged = [path.read_bytes() for path in (tmp_path / "wandb_home").rglob("staging/*")]
+    assert staged == [best.read_bytes()] * upload

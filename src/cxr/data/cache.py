@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from cxr.data.cache_index import CacheIndex, DamagedCacheError, Known
+from cxr.data.cache_room import make_room, mark_used
 from cxr.data.decoding import Decoded, StoredArray, decode_file, decode_files
 from cxr.errors import DataError, ImageError
 from cxr.imaging.preprocess import Preprocess
@@ -64,12 +65,17 @@ class ImageCache:
         folder: The cache of all preprocessings; this one has the sub-folder named by its `stored_fingerprint`.
         preprocess: What makes a stored image of pixels.
         workers: Number of decoding processes; None is one per usable core.
+        max_bytes: What all caches of `folder` may hold together; None for no bound. Those that no run has used for a
+            day give way.
     """
 
-    def __init__(self, folder: Path, preprocess: Preprocess, workers: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, preprocess: Preprocess, workers: int | None = None, max_bytes: int | None = None
+    ) -> None:
         self.folder = Path(folder) / preprocess.stored_fingerprint
         self._preprocess = preprocess
         self._workers = workers
+        self._max_bytes = max_bytes
         self._dtype = np.dtype(preprocess.precision)
         self._image_bytes = preprocess.size[0] * preprocess.size[1] * self._dtype.itemsize
         layout = f"{preprocess.precision} {preprocess.size[0]}x{preprocess.size[1]}"
@@ -90,7 +96,7 @@ class ImageCache:
             path -> error of each file that gives no image, from this build or an earlier one.
 
         Raises:
-            DataError: The cache folder cannot be written (full disk, no permission).
+            DataError: The cache folder cannot be written (full disk, no permission) or may not grow so large.
         """
         first_paths: dict[str, str] = {}
         for key, path in zip(hashes, paths, strict=True):
@@ -139,6 +145,7 @@ class ImageCache:
             DataError: An image is not in the cache, or the cache is damaged.
         """
         del paths
+        mark_used(self.folder)
         return _CachedImages(self, self.rows(hashes))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -172,6 +179,8 @@ class ImageCache:
         if not missing:
             return passing
         self._describe()
+        if self._max_bytes is not None:
+            make_room(self.folder, len(missing) * self._image_bytes, self._max_bytes)
         count = known.count_rows()
         with self._reserved(count, len(missing)) as file:
             for batch in decode_files(list(missing), self._preprocess, self._workers):

@@ -28,6 +28,21 @@ _ALWAYS = ("content_hash", "patient_id", "study_id")
 
 
 @dataclass(frozen=True)
+class LabelledSamples:
+    """A dataset as it was read, no file looked into.
+
+    Attributes:
+        samples: The table of the gate.
+        class_names: Names of the labels.
+        report: What the reader found, as counts under plain JSON types.
+    """
+
+    samples: pd.DataFrame
+    class_names: list[str]
+    report: Report
+
+
+@dataclass(frozen=True)
 class Cohort:
     """The samples of a run.
 
@@ -43,10 +58,31 @@ class Cohort:
     report: Report
 
 
+def read_dataset(reader: Callable[[], pd.DataFrame], classes: Mapping[str, str | None] | None) -> LabelledSamples:
+    """Read the table of a dataset and give every row its label.
+
+    Args:
+        reader: Makes the raw table of a dataset.
+        classes: finding -> class name, see `make_samples`.
+
+    Raises:
+        DataError: The dataset is not there, or its table is not sound.
+    """
+    raw = reader()
+    samples, class_names = make_samples(raw, classes)
+    findings = raw["finding"].astype("str").str.strip().value_counts().sort_index()
+    report = {
+        "classes": class_names,
+        "reader": dict(raw.attrs.get("report", {})),
+        "findings": {str(finding): int(count) for finding, count in findings.items()},
+        "findings_left_out": len(raw) - len(samples),
+    }
+    return LabelledSamples(samples, class_names, report)
+
+
 def make_cohort(
-    reader: Callable[[], pd.DataFrame],
+    dataset: LabelledSamples,
     *,
-    classes: Mapping[str, str | None] | None,
     view_filter: str,
     limit: int | None,
     balance_all: bool,
@@ -58,11 +94,10 @@ def make_cohort(
     on_bad_file: str,
     salt: str | None,
 ) -> Cohort:
-    """Read, check, filter, decode and split a dataset.
+    """Check, filter, decode and split a dataset.
 
     Args:
-        reader: Makes the raw table of a dataset.
-        classes: finding -> class name, see `make_samples`.
+        dataset: What `read_dataset` read.
         view_filter: See `filter_views`.
         limit: Use so many samples, see `take_limit`; None for all.
         balance_all: Reference behaviour for old numbers: equal classes before the split, so in validation and test too.
@@ -82,9 +117,9 @@ def make_cohort(
     """
     if on_bad_file not in ("error", "skip"):
         raise ConfigError(f"expected data.on_bad_file to be 'error' or 'skip', but got {on_bad_file!r}")
-    report: Report = {"limit": limit, "balance_all": balance_all, "from_split_file": split_file is not None}
-    samples, class_names = _read(reader, classes, report)
-    samples = _describe_files(samples, index, on_bad_file, report)
+    report = dataset.report | {"limit": limit, "balance_all": balance_all, "from_split_file": split_file is not None}
+    class_names = dataset.class_names
+    samples = _describe_files(dataset.samples.copy(), index, on_bad_file, report)
     samples, report["views"] = filter_views(samples, view_filter)
     require_every_class(samples, class_names, f"the images that data.view_filter={view_filter} keeps")
     if split_file is None:
@@ -98,19 +133,6 @@ def make_cohort(
     report |= _count(samples, class_names)
     warn_if_few(report["patients"]["test"])
     return Cohort(samples, class_names, report)
-
-
-def _read(
-    reader: Callable[[], pd.DataFrame], classes: Mapping[str, str | None] | None, report: Report
-) -> tuple[pd.DataFrame, list[str]]:
-    raw = reader()
-    samples, class_names = make_samples(raw, classes)
-    findings = raw["finding"].astype("str").str.strip().value_counts().sort_index()
-    report["classes"] = class_names
-    report["reader"] = dict(raw.attrs.get("report", {}))
-    report["findings"] = {str(finding): int(count) for finding, count in findings.items()}
-    report["findings_left_out"] = len(raw) - len(samples)
-    return samples, class_names
 
 
 def _describe_files(samples: pd.DataFrame, index: FileIndex, on_bad_file: str, report: Report) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from cxr.errors import ConfigError, DataError, TrainingError
+from cxr.training.config_rules import flatten, lies_in
 
 Space = Mapping[str, BaseDistribution]
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
@@ -110,7 +111,7 @@ def check_same_search(
     Raises:
         ConfigError: The study holds trials of another search, so that old and new values cannot be compared.
     """
-    settings = {key: value for key, value in _flatten(settings).items() if not _lies_in(key, (*space, *may_change))}
+    settings = {key: value for key, value in flatten(settings).items() if not lies_in(key, (*space, *may_change))}
     if "settings" not in study.user_attrs:
         study.set_user_attr("searched", sorted(space))
         study.set_user_attr("settings", settings)
@@ -125,18 +126,6 @@ def check_same_search(
             f"study {study.study_name} holds trials of another search ({'; '.join(changes[:5])}); "
             "repeat the first command, or start another study with study_name=NAME"
         )
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries to one with dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _lies_in(key: str, sections: Sequence[str]) -> bool:
-    return any(f"{key}.".startswith(f"{section}.") for section in sections)
 
 
 def _changed_kinds(study: optuna.Study, space: Space) -> dict[str, tuple[BaseDistribution, BaseDistribution]]:

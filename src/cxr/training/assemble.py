@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 
 from cxr.data.augment import AffineAugment
 from cxr.data.cache import ImageCache, ImageStore, UncachedImages
-from cxr.data.cohort import Cohort, make_cohort
+from cxr.data.cohort import Cohort, LabelledSamples, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
 from cxr.errors import ConfigError, CxrError, require_extra
@@ -28,6 +28,8 @@ from cxr.training.config_rules import check_config
 from cxr.training.datamodule import ChestDataModule
 from cxr.training.metrics import metric_names
 from cxr.training.module import ClassificationTask
+from cxr.training.resume import check_checkpoint, check_same_data, check_same_recipe
+from cxr.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -96,19 +98,26 @@ def assemble(config: DictConfig) -> Experiment:
         CxrError: Something is missing or does not fit; nothing has been trained or written to the run folder.
     """
     check_config(config)
+    folder = RunFolder(Path(config.paths.output_dir))
+    if config.ckpt_path is not None:
+        check_same_recipe(plain(config), folder)
     loggers = build_loggers(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    preprocess = Preprocess.from_dict(plain(config.preprocess))
-    images = open_images(config, preprocess)
-    cohort = build_cohort(config, images)
-    check_monitor(config.monitor.metric, cohort.class_names)
+    classes = None if config.data.classes is None else plain(config.data.classes)
+    dataset = read_dataset(build(config.data.reader, "data.reader"), classes)
+    check_monitor(config.monitor.metric, dataset.class_names)
     net_config = plain(config.net)
-    net = build_net(num_classes=len(cohort.class_names), **net_config)
-    preprocess = net.input_contract.complete(preprocess)
+    net = build_net(num_classes=len(dataset.class_names), **net_config)
+    preprocess = net.input_contract.complete(Preprocess.from_dict(plain(config.preprocess)))
     net.input_contract.check(preprocess, net_config["name"])
     if config.compile:
         net.compile()
+    images = open_images(config, preprocess)
+    cohort = build_cohort(config, dataset, images)
     task = build_task(config, net, cohort)
+    if config.ckpt_path is not None:
+        check_same_data(cohort.report["fingerprint"], folder)
+        check_checkpoint(Path(config.ckpt_path), task.state_dict())
     datamodule = ChestDataModule(
         cohort.samples, images, preprocess, AffineAugment(**plain(config.augment), seed=config.seed),
         config.sampler.mode, config.data.batch_size, config.data.num_workers, config.seed,
@@ -126,17 +135,17 @@ def plain(config: Any) -> dict[str, Any]:
 def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
     """The store of decoded images: on disk unless ``data.cache=false``."""
     if config.data.cache:
-        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess)
+        max_bytes = None if config.data.cache_max_gb is None else int(config.data.cache_max_gb * 1e9)
+        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess, max_bytes=max_bytes)
     return UncachedImages(preprocess)
 
 
-def build_cohort(config: DictConfig, images: ImageStore) -> Cohort:
-    """Read, check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
+def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStore) -> Cohort:
+    """Check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
     cache_dir = Path(config.paths.cache_dir)
     data = config.data
     return make_cohort(
-        build(data.reader, "data.reader"),
-        classes=None if data.classes is None else plain(data.classes),
+        dataset,
         view_filter=data.view_filter,
         limit=data.limit,
         balance_all=config.sampler.balance_all,
@@ -152,7 +161,7 @@ def build_cohort(config: DictConfig, images: ImageStore) -> Cohort:
 
 def choose_split_file(config: DictConfig) -> Path | None:
     """The split of the run that ``ckpt_path`` continues, else ``data.split_file``, else None for a new split."""
-    own = Path(config.paths.output_dir) / "split.csv"
+    own = RunFolder(Path(config.paths.output_dir)).split
     if config.ckpt_path is not None and own.exists():
         return own
     return None if config.data.split_file is None else Path(config.data.split_file)
@@ -172,7 +181,7 @@ def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> Clas
 
 
 def try_optimizer(optimizer: Any, net: torch.nn.Module) -> None:
-    """Raise ConfigError when the optimiser refuses its options, before any image is read."""
+    """Raise ConfigError when the optimiser refuses its options, before the first step."""
     try:
         optimizer(list(net.parameters()))
     except (TypeError, ValueError) as error:

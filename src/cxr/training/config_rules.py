@@ -1,10 +1,11 @@
 """What single config values must be. Hydra refuses unknown keys and options by itself; this refuses wrong values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cxr.errors import ConfigError
 
@@ -32,11 +33,19 @@ def optional(rule: Rule) -> Rule:
     return Rule(f"null or {rule.words}", lambda value: value is None or rule.holds(value))
 
 
+def is_number(value: Any) -> bool:
+    """Whether the value is a number, true and false left out."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 TEXT = Rule("a text", lambda value: isinstance(value, str))
-POSITIVE = Rule(
-    "a number > 0", lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+POSITIVE = Rule("a number > 0", lambda value: is_number(value) and value > 0)
+FRACTIONS = Rule(
+    "three numbers such as [0.7, 0.1, 0.2]",
+    lambda value: isinstance(value, ListConfig) and len(value) == 3 and all(map(is_number, value)),
 )
+MAPPING = Rule("a mapping such as {Normal: normal}", lambda value: isinstance(value, DictConfig))
 
 RULES = {
     "seed": whole(0),
@@ -50,21 +59,44 @@ RULES = {
     "data.batch_size": whole(1),
     "data.num_workers": whole(0),
     "data.cache": SWITCH,
+    "data.cache_max_gb": optional(POSITIVE),
     "data.public_images": SWITCH,
     "data.on_bad_file": one_of("error", "skip"),
     "data.split_file": optional(TEXT),
+    "data.fractions": FRACTIONS,
+    "data.classes": optional(MAPPING),
     "optimizer.lr": POSITIVE,
-    "trainer.devices": Rule("1 (a run on several devices is not supported yet)", lambda value: value == 1),
     "trainer.max_epochs": whole(1),
     "trainer.min_epochs": optional(whole(1)),
     "trainer.accumulate_grad_batches": whole(1),
     "trainer.gradient_clip_val": optional(POSITIVE),
+    "callbacks.early_stopping.patience": optional(whole(0)),
 }
 
 
 def check_config(config: DictConfig) -> None:
     """Raise ConfigError for the first value that breaks its rule, naming the key, what is expected and what came."""
+    scheme, schemes = OmegaConf.select(config, "data.scheme"), OmegaConf.select(config, "data.schemes")
+    if schemes is not None and scheme not in schemes:
+        raise ConfigError(f"data.scheme must be one of {', '.join(schemes)}, but got {scheme!r}")
+    try:
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved at {error.full_key}: {error.msg}") from error
     for key, rule in RULES.items():
         value = OmegaConf.select(config, key)
         if not rule.holds(value):
             raise ConfigError(f"{key} must be {rule.words}, but got {value!r}")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one with dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def lies_in(key: str, sections: Sequence[str]) -> bool:
+    """Whether the dotted `key` is one of `sections` or stands below one."""
+    return any(f"{key}.".startswith(f"{section}.") for section in sections)

@@ -5,6 +5,8 @@ Everything after training (evaluation, prediction, serving) starts from what thi
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from cxr.data.identity import hash_ids, load_salt
 from cxr.data.phantoms.ceiling import best_achievable_auroc
 from cxr.data.splits import write_split
-from cxr.errors import DataError, TrainingError
+from cxr.errors import TrainingError
 from cxr.evaluation.predictions import make_predictions
 from cxr.inference.bundle import write_bundle
 from cxr.models.build import count_parameters
@@ -66,10 +68,8 @@ def fit(config: DictConfig) -> FitResult:
     folder = RunFolder(Path(config.paths.output_dir))
     start_logging(folder.root)
     experiment = assemble(config)
-    folder.write_inputs(plain(config), experiment.cohort.report)
-    write_split(
-        experiment.cohort.samples, folder.split, class_names=experiment.cohort.class_names, salt=id_salt(config)
-    )
+    if experiment.trainer.is_global_zero:
+        begin(experiment, folder)
     try:
         result = train_and_evaluate(experiment, folder)
     except BaseException:
@@ -79,11 +79,18 @@ def fit(config: DictConfig) -> FitResult:
     return result
 
 
-def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
-    """What `fit` does once every part is there and the inputs are written."""
-    config = experiment.config
-    show_data(experiment.cohort.report)
+def begin(experiment: Experiment, folder: RunFolder) -> None:
+    """Write what the run starts from, and show it."""
+    config, cohort = experiment.config, experiment.cohort
+    folder.write_inputs(plain(config), cohort.report)
+    write_split(cohort.samples, folder.split, class_names=cohort.class_names, salt=id_salt(config))
+    show_data(cohort.report)
     show_net(experiment.task.net, experiment.net_config["name"], experiment.preprocess)
+
+
+def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
+    """What `fit` does once every part is there and the inputs are written; all devices take part."""
+    config = experiment.config
     log_hyperparameters(experiment)
     train(experiment)
     monitoring = (callback for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is not None)
@@ -93,12 +100,20 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
         return FitResult(folder.root, math.nan, Path(), {})
     best = Path(checkpoint.best_model_path)
     score = float(checkpoint.best_model_score)
-    folder.write_best(config.monitor.metric, score, best)
+    if experiment.trainer.is_global_zero:
+        folder.write_best(config.monitor.metric, score, best)
     metrics = evaluate(experiment, folder, best, ["val", "test"] if config.test else ["val"])
-    folder.write_learning_curves(config.monitor.metric, config.monitor.mode)
-    write_run_bundle(experiment, folder, metrics)
-    show_results(folder.root, metrics, phantom_ceiling(experiment.datamodule.parts["test"]))
+    if experiment.trainer.is_global_zero:
+        conclude(experiment, folder, metrics)
     return FitResult(folder.root, score, best, metrics)
+
+
+def conclude(experiment: Experiment, folder: RunFolder, metrics: dict[str, float]) -> None:
+    """Write what the run leaves beside its evaluation, and show how it ended."""
+    monitor = experiment.config.monitor
+    folder.write_learning_curves(monitor.metric, monitor.mode)
+    write_run_bundle(experiment, folder)
+    show_results(folder.root, metrics, phantom_ceiling(experiment.datamodule.parts["test"]))
 
 
 def test_run(run_dir: Path) -> dict[str, float]:
@@ -118,41 +133,57 @@ def test_run(run_dir: Path) -> dict[str, float]:
     config.paths.output_dir = str(run_dir)
     config.data.split_file = str(folder.split)
     config.logger = {}
+    start_logging(run_dir)
     experiment = assemble(config)
-    return evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
+    metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
+    write_run_bundle(experiment, folder)
+    return metrics
 
 
 def train(experiment: Experiment) -> None:
     """Run the training loop, from ``ckpt_path`` where it is given."""
-    ckpt_path = experiment.config.ckpt_path
-    if ckpt_path is not None and not Path(ckpt_path).is_file():
-        raise DataError(f"ckpt_path must be a checkpoint of an earlier run, but {ckpt_path} is not a file")
+    config = experiment.config
     try:
-        experiment.trainer.fit(
-            experiment.task, datamodule=experiment.datamodule, ckpt_path=ckpt_path, weights_only=True
-        )
-    except SystemExit as error:  # Lightning turns Ctrl-C into an exit
-        raise KeyboardInterrupt from error
+        with interrupts():
+            experiment.trainer.fit(
+                experiment.task, datamodule=experiment.datamodule, ckpt_path=config.ckpt_path, weights_only=True
+            )
     except torch.cuda.OutOfMemoryError as error:
         raise TrainingError(
-            f"the GPU ran out of memory with data.batch_size={experiment.config.data.batch_size}; halve it and double "
+            f"the GPU ran out of memory with data.batch_size={config.data.batch_size}; halve it and double "
             "trainer.accumulate_grad_batches, or set trainer.precision=bf16-mixed"
         ) from error
 
 
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Give Ctrl-C back as what it is: Lightning turns it into an exit."""
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+
+
 def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts: list[str]) -> dict[str, float]:
-    """Predictions, metrics and figures of some parts by one checkpoint, written to the run folder."""
+    """Predictions, metrics and figures of some parts by one checkpoint, written by the first device."""
     log.info("evaluating the best checkpoint %s on %s", checkpoint.name, " and ".join(parts))
     metrics: dict[str, float] = {}
     for part in parts:
-        run = experiment.trainer.validate if part == "val" else experiment.trainer.test
-        run(experiment.task, datamodule=experiment.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
-        logits, _, key = experiment.task.outputs_of(part).compute()
-        samples = told_ids(experiment.datamodule.parts[part].iloc[key.cpu().numpy()], experiment.config)
-        table = make_predictions(samples, logits.cpu().numpy(), experiment.cohort.class_names, part, folder.root.name)
-        metrics |= folder.write_evaluation(table, experiment.cohort.class_names, part)
-    folder.write_metrics(metrics)
+        predictions = predict_part(experiment, checkpoint, part, folder.root.name)
+        if experiment.trainer.is_global_zero:
+            metrics |= folder.write_evaluation(predictions, experiment.cohort.class_names, part)
+            folder.write_metrics(metrics)
     return metrics
+
+
+def predict_part(experiment: Experiment, checkpoint: Path, part: str, run: str) -> pd.DataFrame:
+    """The predictions table of one part, each image once however many devices shared the work."""
+    loop = experiment.trainer.validate if part == "val" else experiment.trainer.test
+    with interrupts():
+        loop(experiment.task, experiment.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    logits, _, key = experiment.task.outputs_of(part).compute()
+    samples = told_ids(experiment.datamodule.parts[part].iloc[key.cpu().numpy()], experiment.config)
+    return make_predictions(samples, logits.cpu().numpy(), experiment.cohort.class_names, part, run)
 
 
 def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
@@ -178,13 +209,13 @@ def log_hyperparameters(experiment: Experiment) -> None:
         logger.log_hyperparams(values)
 
 
-def write_run_bundle(experiment: Experiment, folder: RunFolder, metrics: dict[str, float]) -> None:
+def write_run_bundle(experiment: Experiment, folder: RunFolder) -> None:
     """The bundle of the best checkpoint, whose weights `evaluate` left in the net."""
     extras = {
         "run": folder.root.name,
         "data_fingerprint": experiment.cohort.report["fingerprint"],
         "versions": {name: version(name) for name in ("cxr-lab", "torch", "torchvision", "timm")},
-        "metrics": metrics,
+        "metrics": folder.read_metrics(),
     }
     write_bundle(
         folder.root / "bundle", experiment.task.net, experiment.net_config, experiment.cohort.class_names,

@@ -17,6 +17,7 @@ from cxr.errors import TrainingError
 from cxr.training.metrics import EpochOutputs, epoch_metrics
 
 Batch = dict[str, Tensor]
+EPOCH_MEAN = {"on_step": False, "on_epoch": True, "sync_dist": True}  # one mean over all images and devices
 
 
 class ClassificationTask(pl.LightningModule):
@@ -74,9 +75,9 @@ class ClassificationTask(pl.LightningModule):
         """Loss of one batch; nothing here waits for the device."""
         logits = self(batch["image"])
         loss = self.loss(logits, batch["label"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(logits))
+        self.log("train/loss", loss, prog_bar=True, **EPOCH_MEAN, batch_size=len(logits))
         accuracy = (logits.argmax(dim=1) == batch["label"]).float().mean()
-        self.log("train/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=len(logits))
+        self.log("train/accuracy", accuracy, **EPOCH_MEAN, batch_size=len(logits))
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 import yaml
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -26,10 +27,14 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def start_logging(run_dir: Path) -> None:
-    """Log to the terminal, in colour where it is one, and to ``run.log``.
+    """Log to the terminal, in colour where it is one, and to ``run.log``; of several devices the first one does.
 
     No warning is silenced: those of this package go to both places, those of other packages to ``run.log``.
     """
+    if rank_zero_only.rank > 0:
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(run_dir / "run.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -76,6 +81,8 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.config = root / "config.yaml"
+        self.data_report = root / "data_report.json"
         self.split = root / "split.csv"
         self.metrics = root / "metrics.json"
         self.figures = root / "figures"
@@ -83,9 +90,9 @@ class RunFolder:
     def write_inputs(self, config: dict[str, Any], data_report: dict[str, Any]) -> None:
         """Config, environment and data report."""
         self.figures.mkdir(parents=True, exist_ok=True)
-        (self.root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        self.config.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         (self.root / "environment.txt").write_text("\n".join(environment()) + "\n")
-        write_json(data_report, self.root / "data_report.json")
+        write_json(data_report, self.data_report)
 
     def read_config(self) -> dict[str, Any]:
         """The resolved config that `write_inputs` wrote.
@@ -93,12 +100,11 @@ class RunFolder:
         Raises:
             DataError: The folder is not a run.
         """
-        path = self.root / "config.yaml"
-        if not path.exists():
+        if not self.config.exists():
             raise DataError(
                 f"expected a run folder with config.yaml, but {self.root} has none; give the folder of a run"
             )
-        return dict(yaml.safe_load(path.read_text()))
+        return dict(yaml.safe_load(self.config.read_text()))
 
     def write_best(self, monitor: str, score: float, checkpoint: Path) -> None:
         """Start metrics.json with the chosen checkpoint."""
@@ -143,6 +149,10 @@ class RunFolder:
         for figure_name, figure in classification_figures(target, probs, class_names).items():
             write_figure(figure, self.figures / f"{name}_{figure_name}.png")
         return {f"{name}/{key}": value for key, value in classification_metrics(target, probs, class_names).items()}
+
+    def read_metrics(self) -> dict[str, float | None]:
+        """The metrics of every part evaluated so far; None where one is not defined."""
+        return dict(json.loads(self.metrics.read_text())["metrics"])
 
     def write_metrics(self, metrics: dict[str, float]) -> None:
         """Add metrics to metrics.json."""

@@ -4,7 +4,7 @@ All but the plateau are a function of the step, so a resumed run continues them 
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -33,7 +33,15 @@ def make_cosine(optimizer: Optimizer, total_steps: int, *, warmup: float, final:
 def make_one_cycle(optimizer: Optimizer, total_steps: int, *, warmup: float) -> LRScheduler:
     """One-cycle schedule (Smith & Topin 2018, arXiv:1708.07120) whose peak is the optimiser's learning rate."""
     peaks = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
+    return ExtensibleOneCycle(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=warmup)
+
+
+class ExtensibleOneCycle(OneCycleLR):
+    """torch's schedule, whose length is that of the run which loads it: a longer run may continue a shorter one."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the place in the cycle, not its length."""
+        super().load_state_dict({name: state_dict[name] for name in ("last_epoch", "_step_count", "_last_lr")})
 
 
 def make_inverse_time(optimizer: Optimizer, total_steps: int, *, decay: float) -> LRScheduler:

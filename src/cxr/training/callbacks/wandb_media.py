@@ -42,9 +42,7 @@ def has_api_key() -> bool:
         return False
 
 
-def make_wandb_logger(
-    save_dir: str, project: str, name: str, group: str | None, id: str | None, upload_checkpoint: bool
-) -> WandbLogger:
+def make_wandb_logger(save_dir: str, project: str, name: str, group: str | None, id: str | None) -> WandbLogger:
     """A W&B logger that runs offline by itself when there is no API key.
 
     Args:
@@ -53,7 +51,6 @@ def make_wandb_logger(
         name: Name of the run.
         group: Name that the trials of one sweep share, or None.
         id: Id of an earlier W&B run to append to, or None for a new one.
-        upload_checkpoint: Store the best checkpoint as an artifact; needs a key.
 
     Raises:
         MissingExtraError: wandb is not installed.
@@ -65,7 +62,7 @@ def make_wandb_logger(
         log.info("W&B records offline in %s/wandb; set WANDB_API_KEY and run `wandb sync` to send it", save_dir)
     return WandbLogger(
         save_dir=save_dir, project=project, name=name, group=group, id=id, resume="allow",
-        offline=offline, log_model=upload_checkpoint and not offline,
+        offline=offline, log_model=False,
     )  # fmt: skip
 
 
@@ -81,25 +78,37 @@ def finish_wandb(loggers: Iterable[Logger], exit_code: int) -> None:
             logger.experiment.finish(exit_code=exit_code)
 
 
+def log_checkpoint(loggers: Iterable[Logger], checkpoint: Path) -> None:
+    """Store `checkpoint` as the artifact ``model-<run id>`` with the alias ``best`` in the W&B runs."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            name = f"model-{logger.experiment.id}"
+            logger.experiment.log_artifact(str(checkpoint), name=name, type="model", aliases=["best"])
+
+
 class WandbMedia(pl.Callback):
     """Sends figures with class names to W&B, under keys that are the same in every run; idle without a W&B logger.
 
     Each validation epoch: ``val/confusion``, ``val/confusion_normalised``, ``val/f1_heatmap`` and, where images may
     leave the machine, ``val/samples``: the same images each time with prediction and truth. When the best checkpoint
-    is evaluated, ``val/roc``, ``val/precision_recall`` and the same for ``test/``.
+    is evaluated, ``val/roc``, ``val/precision_recall``, the same for ``test/``, and the checkpoint where that is asked.
 
     Args:
         images: Number of sample images.
         public_images: Whether the dataset's images may be sent to a tracker.
+        upload_checkpoint: Store the best checkpoint as an artifact, in an offline run until it is sent.
     """
 
-    def __init__(self, images: int, public_images: bool) -> None:
+    def __init__(self, images: int, public_images: bool, upload_checkpoint: bool) -> None:
         self.images = images if public_images else 0
+        self.upload_checkpoint = upload_checkpoint
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: "ClassificationTask") -> None:
-        """Send the figures of this validation."""
+        """Send the figures of this validation, and with the last one the checkpoint that it is of."""
         final = trainer.state.fn == TrainerFn.VALIDATING
         self._send(trainer, pl_module, part="val", final=final)
+        if final and self.upload_checkpoint and trainer.is_global_zero:
+            log_checkpoint(trainer.loggers, Path(trainer.ckpt_path))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: "ClassificationTask") -> None:
         """Send the figures of the test part."""
