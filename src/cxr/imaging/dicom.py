@@ -140,6 +140,11 @@ def _check_codestream(path: Path | str, dataset: Dataset) -> None:
             f"{dataset.BitsAllocated} bits, but got {' x '.join(map(str, found))} of {frame.precision} bits; "
             "export the file again or leave it out",
         )
+    _check_jpeg_bits(path, dataset)
+
+
+def _check_jpeg_bits(path: Path | str, dataset: Dataset) -> None:
+    """Refuse containers of JPEG samples on which GDCM ends the process."""
     allocated, stored = dataset.BitsAllocated, dataset.BitsStored
     if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and not (
         allocated == 16 or allocated == stored == 8
