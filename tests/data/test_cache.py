@@ -86,7 +86,7 @@ def paths(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> ImageCache:
-    return ImageCache(tmp_path / "cache", PREPROCESS)
+    return ImageCache(tmp_path / "cache", PREPROCESS, workers=0)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class TestStore:
 
     @pytest.fixture(params=["cached", "uncached"])
     def store(self, request, cache):
-        return cache if request.param == "cached" else UncachedImages(PREPROCESS)
+        return cache if request.param == "cached" else UncachedImages(PREPROCESS, workers=0)
 
     def test_images_come_in_the_order_asked_for(self, store, paths):
         hashes = hash_files(paths)
@@ -135,7 +135,7 @@ class TestStore:
     @pytest.mark.parametrize("precision", ["uint8", "uint16"])
     def test_prediction_from_a_file_equals_training_from_the_store(self, precision, paths, tmp_path):
         preprocess = Preprocess(size=(12, 16), precision=precision, low=-1024, high=1024)
-        for store in (ImageCache(tmp_path / "cache", preprocess), UncachedImages(preprocess)):
+        for store in (ImageCache(tmp_path / "cache", preprocess, workers=0), UncachedImages(preprocess, workers=0)):
             store.build(paths, hash_files(paths))
             stored = store.open(paths, hash_files(paths))[np.arange(5)]
             assert stored.dtype == precision
@@ -157,7 +157,9 @@ class TestBuild:
         errors = cache.build(everything, hash_files(everything))
         assert len(decoded) == 6
         monkeypatch.setattr(cache_module, "FileLock", None)  # not even the lock is taken
-        assert ImageCache(cache.folder.parent, PREPROCESS).build(everything, hash_files(everything)) == errors
+        assert (
+            ImageCache(cache.folder.parent, PREPROCESS, workers=0).build(everything, hash_files(everything)) == errors
+        )
         assert len(decoded) == 6
 
     def test_reading_decodes_nothing(self, cache, paths, decoded):
@@ -189,7 +191,7 @@ class TestBuild:
 
     def test_more_files_extend_a_cache_that_is_in_use(self, cache, paths):
         cache.build(paths[:2], hash_files(paths[:2]))
-        reader = ImageCache(cache.folder.parent, PREPROCESS)
+        reader = ImageCache(cache.folder.parent, PREPROCESS, workers=0)
         assert_holds(reader, paths[:2])
         cache.build(paths, hash_files(paths))
         assert_holds(reader, paths)
@@ -211,7 +213,7 @@ class TestBuild:
         assert decoded[5:] == [paths[0]]
 
     def test_each_preprocessing_has_its_own_folder(self, cache, paths):
-        other = ImageCache(cache.folder.parent, Preprocess(size=(12, 16), normalizer="unit"))
+        other = ImageCache(cache.folder.parent, Preprocess(size=(12, 16), normalizer="unit"), workers=0)
         assert other.folder != cache.folder
         cache.build(paths, hash_files(paths))
         with pytest.raises(DataError, match=r"expected 5 images in the cache .* but 5 are not there"):
@@ -236,7 +238,7 @@ class TestBuild:
         assert cache.read(cache.rows([])).shape == (0, 12, 16)
 
     def test_a_file_that_turned_bad_is_an_error_without_a_cache(self, paths):
-        images = UncachedImages(PREPROCESS).open(paths, hash_files(paths))
+        images = UncachedImages(PREPROCESS, workers=0).open(paths, hash_files(paths))
         Path(paths[0]).write_bytes(b"bad")
         with pytest.raises(ImageError, match=r"000\.png.*the file has changed"):
             images[np.array([0])]
@@ -304,7 +306,7 @@ class TestFullDisk:
     def test_a_folder_that_cannot_be_made_is_the_same_error(self, paths, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(DataError, match=r"cannot write the image cache .*: .*Not a directory"):
-            ImageCache(tmp_path / "file", PREPROCESS).build(paths, hash_files(paths))
+            ImageCache(tmp_path / "file", PREPROCESS, workers=0).build(paths, hash_files(paths))
 
     def test_a_bound_shows_before_anything_is_decoded(self, paths, decoded, tmp_path):
         with pytest.raises(DataError, match=r"may hold 0\.0 GB, .*; raise data.cache_max_gb"):
@@ -335,7 +337,7 @@ class TestDamage:
     def test_is_an_error_for_readers_and_mended_by_a_build(self, damage, cache, paths, caplog):
         cache.build(paths, hash_files(paths))
         getattr(self, damage)(cache.folder)
-        fresh = ImageCache(cache.folder.parent, PREPROCESS)
+        fresh = ImageCache(cache.folder.parent, PREPROCESS, workers=0)
         with pytest.raises(DataError, match="is damaged"):
             fresh.open(paths, hash_files(paths))
         assert fresh.build(paths, hash_files(paths)) == {}
@@ -344,7 +346,7 @@ class TestDamage:
 
     def test_a_file_that_shrinks_under_a_reader_is_an_error(self, cache, paths):
         cache.build(paths, hash_files(paths))
-        images = ImageCache(cache.folder.parent, PREPROCESS).open(paths, hash_files(paths))
+        images = ImageCache(cache.folder.parent, PREPROCESS, workers=0).open(paths, hash_files(paths))
         self.damage_images(cache.folder)
         with pytest.raises(DataError, match=r"is damaged: expected 5 images of 192 bytes in images.bin"):
             images[np.arange(5)]
@@ -379,7 +381,7 @@ def wait_for_rows(cache: ImageCache, count: int) -> None:
 class TestProcesses:
     def test_a_killed_build_is_continued(self, cache, tmp_path, decoded):
         paths = write_images(tmp_path / "images", 60)
-        process = start_build(cache, tmp_path / "images", workers=1)
+        process = start_build(cache, tmp_path / "images", workers=0)
         wait_for_rows(cache, 16)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -389,7 +391,7 @@ class TestProcesses:
 
     def test_two_processes_may_build_at_once(self, cache, tmp_path):
         paths = write_images(tmp_path / "images", 40)
-        builds = [start_build(cache, tmp_path / "images", workers=1) for _ in range(2)]
+        builds = [start_build(cache, tmp_path / "images", workers=0) for _ in range(2)]
         outputs = [build.communicate(timeout=60) for build in builds]
         assert [output for output, _ in outputs] == ["{}\n", "{}\n"], outputs
         assert_holds(cache, paths)

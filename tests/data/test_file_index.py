@@ -69,6 +69,15 @@ def test_hash_header_and_error_of_each_file(files, index):
     assert "expected a readable file, but got: No such file" in table.loc[4, "error"]
 
 
+def test_what_is_no_regular_file_is_not_opened(tmp_path, index):
+    os.mkfifo(tmp_path / "pipe.dcm")
+    (tmp_path / "loop.dcm").symlink_to(tmp_path / "loop.dcm")
+    table = index.describe([str(tmp_path / name) for name in ("pipe.dcm", "loop.dcm", "")])
+    assert table["content_hash"].isna().all()
+    for error, reason in zip(table["error"], ("it is a pipe", "Too many levels", "it is a folder"), strict=True):
+        assert reason in error
+
+
 def test_known_files_are_not_read_again(files, index, reads):
     first = index.describe(files)
     assert sorted(reads) == sorted(files[:-1])

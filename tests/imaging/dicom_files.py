@@ -1,11 +1,11 @@
 """Makes DICOM files: any bit depth, display element and lossless transfer syntax."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import gdcm
 import numpy as np
-import openjpeg.utils
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -16,6 +16,9 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -27,7 +30,26 @@ UNCOMPRESSED = (
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 )
-COMPRESSED = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1)
+COMPRESSED = (RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLossless, JPEGLosslessSV1)
+LOSSLESS = (*UNCOMPRESSED, *COMPRESSED)
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit)
+_BY_GDCM = {
+    JPEGBaseline8Bit: gdcm.TransferSyntax.JPEGBaselineProcess1,
+    JPEGExtended12Bit: gdcm.TransferSyntax.JPEGExtendedProcess2_4,
+    JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
+    JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    JPEGLSLossless: gdcm.TransferSyntax.JPEGLSLossless,
+    JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
+    RLELossless: gdcm.TransferSyntax.RLELossless,
+}
+
+TWELVE_BIT_JPEG = base64.b85decode(
+    b"|JeWF01!$>Nk#wx0RR9200961|JwjV00IF40RaI50RaI50s;a81OoyB0s;jD1Oo&H1qKEN1qKEN2MGuU2MGrT1_%oX2?`1d3JL}Y"
+    b"3k(Yi3<(Mf3je_X3k(1d01yEI5di<h02KfM0RR9100000000000000C4gbUd91s8i1_J;900000000000000B3@JB8RAX}g+5iXv"
+    b"0RR9$0G)<d8XPF`ps{G&>j=Os4Gt7|&{(u?b&3cDfuX{W8VeSU&ajLEz|i4GjRlKF=UD&Q"
+)
+"""(16, 16) of 200 * row + 70 * column in 12 bits, encoded by dcmtk 3.6.7: `dcmcjpeg +ee +q 95`."""
+TWELVE_BIT = (200 * np.arange(16)[:, None] + 70 * np.arange(16)).astype(np.uint16)
 
 
 def make_dataset(stored: np.ndarray, bits: int | None = None, photometric: str = "MONOCHROME2", **elements: Any):
@@ -58,7 +80,7 @@ def make_dataset(stored: np.ndarray, bits: int | None = None, photometric: str =
 def make_lut(entries: Any, first: int, bits: int) -> Dataset:
     item = Dataset()
     item.LUTDescriptor = [len(entries) % 2**16, first, bits]
-    item["LUTDescriptor"].VR = "US"
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
     item.LUTData = np.asarray(entries, dtype="<u2").tobytes()
     item["LUTData"].VR = "OW"
     item.ModalityLUTType = "US"
@@ -67,14 +89,12 @@ def make_lut(entries: Any, first: int, bits: int) -> Dataset:
 
 def save(path: Path, dataset: Dataset, stored: np.ndarray, syntax: str = ExplicitVRLittleEndian) -> Path:
     """Write `dataset` in the transfer syntax."""
-    if syntax == JPEGLosslessSV1:
-        return _save_jpeg_lossless(path, dataset)
-    if syntax == JPEG2000Lossless:
-        return save_encoded(path, dataset, openjpeg.utils.encode_array(stored, bits_stored=dataset.BitsStored), syntax)
+    if syntax in _BY_GDCM:
+        return _save_by_gdcm(path, dataset, syntax)
     if syntax == ExplicitVRBigEndian:
         dataset.PixelData = stored.astype(stored.dtype.newbyteorder(">")).tobytes()
-    elif syntax in (RLELossless, JPEGLSLossless):
-        dataset.compress(syntax, generate_instance_uid=False)
+        for item in (*dataset.get("ModalityLUTSequence", ()), *dataset.get("VOILUTSequence", ())):
+            item.LUTData = np.frombuffer(item.LUTData, "<u2").astype(">u2").tobytes()
     dataset.file_meta.TransferSyntaxUID = syntax
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=little, enforce_file_format=True)
@@ -91,13 +111,13 @@ def save_encoded(path: Path, dataset: Dataset, frame: bytes, syntax: str) -> Pat
     return path
 
 
-def _save_jpeg_lossless(path: Path, dataset: Dataset) -> Path:
+def _save_by_gdcm(path: Path, dataset: Dataset, syntax: str) -> Path:
     dataset.save_as(path, enforce_file_format=True)
     reader = gdcm.ImageReader()
     reader.SetFileName(str(path))
     assert reader.Read()
     change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetTransferSyntax(gdcm.TransferSyntax(_BY_GDCM[syntax]))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer = gdcm.ImageWriter()

@@ -59,6 +59,10 @@ WITHOUT = {
     "cut segment": b"\xff\xd8\xff\xe0\0",
     "cut JPEG": jpeg()[:20],
     "scan before frame": b"\xff\xd8\xff\xda\0\x02",
+    "bytes between the segments": jpeg()[:20] + b"\0" + jpeg()[20:],
+    "reserved marker": b"\xff\xd8\xff\x00\0\x02" + jpeg()[2:],
+    "unknown colour transform": b"\xff\xd8\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\xfe" + jpeg()[2:],
+    "frame without a scan": jpeg()[: jpeg().index(b"\xff\xda")],
     "cut JPEG 2000": jpeg_2000()[:30],
 }
 
@@ -74,6 +78,19 @@ MISMATCHES = {
     "bits": (jpeg_2000(), JPEG2000Lossless, {"BitsAllocated": 8}, r"samples in at most 8 bits, but got .* of 12 bits"),
     "samples": (jpeg(), JPEGBaseline8Bit, {"SamplesPerPixel": 3}, r"60 x 40 x 3 samples .* got 60 x 40 x 1 of 8 bits"),
 }
+
+
+CONTAINERS = [(8, 7), (8, 1), (32, 8), (12, 8)]
+
+
+@pytest.mark.parametrize(("allocated", "stored"), CONTAINERS)
+def test_jpeg_bits_that_would_end_the_process_are_refused(tmp_path, allocated, stored):
+    dataset = make_dataset(STORED, BitsAllocated=allocated, BitsStored=stored)
+    path = save_encoded(tmp_path / "odd.dcm", dataset, jpeg(), JPEGBaseline8Bit)
+    with pytest.raises(
+        ImageError, match=f"8 bits in 8 or of up to 16 in 16, but got {stored} bits in {allocated}; exp"
+    ):
+        read_dicom(path)
 
 
 @pytest.mark.parametrize(("frame", "syntax", "elements", "message"), MISMATCHES.values(), ids=MISMATCHES.keys())

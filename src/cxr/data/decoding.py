@@ -1,8 +1,9 @@
 """Many image files to stored images, in parallel processes, with the bad files named instead of raised.
 
-Knows nothing of the cache, of tables or of torch. A decoder that crashes its process costs only the file that did it.
+Knows nothing of the cache, of tables or of torch. A decoder that crashes or never ends costs only the file that did it.
 """
 
+import faulthandler
 import importlib.metadata
 import json
 import logging
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import cv2
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 StoredArray = NDArray[Any]  # uint8 or uint16
 
 FILES_PER_WORKER_AND_BATCH = 16
-FEWEST_FILES_FOR_PROCESSES = 64  # below, starting processes costs more than it saves
+SECONDS_PER_FILE = 120.0  # no file that gives an image takes so long; only one that keeps its decoder in a loop
 SECONDS_BEFORE_PROGRESS = 2.0
 DECODING_PACKAGES = (
     "cxr-lab",
@@ -83,23 +84,22 @@ def decode_files(
 ) -> Iterator[list[tuple[str, Decoded]]]:
     """Decode files batch by batch, in the order given.
 
+    A file whose decoder crashes, is killed or takes longer than SECONDS_PER_FILE is a bad file; the others go on.
     Shows a progress bar with the time left when the work takes longer than two seconds, and at the end logs the
     warnings of the decoders once per kind with their count.
 
     Args:
         paths: The files.
         preprocess: What makes a stored image of the pixels.
-        workers: Number of processes; None is one per usable core; 1 decodes in this process.
+        workers: Largest number of processes; None is one per usable core; 0 decodes in this process, unguarded.
 
     Yields:
         Lists of (path, Decoded).
     """
-    processes = _count_cores() if workers is None else workers
-    if len(paths) < FEWEST_FILES_FOR_PROCESSES:
-        processes = 1
-    size = FILES_PER_WORKER_AND_BATCH * processes
+    processes = min(_count_cores() if workers is None else workers, -(-len(paths) // FILES_PER_WORKER_AND_BATCH))
+    size = FILES_PER_WORKER_AND_BATCH * max(processes, 1)
     batches = [paths[start : start + size] for start in range(0, len(paths), size)]
-    results = _decode_here(batches, preprocess) if processes == 1 else _decode_apart(batches, preprocess, processes)
+    results = _decode_apart(batches, preprocess, processes) if processes else _decode_here(batches, preprocess)
     warned: list[tuple[str, str]] = []
     for batch in _show_progress(results, len(paths)):
         warned += [(path, text) for path, decoded in batch for text in decoded.warned]
@@ -180,7 +180,7 @@ def _decode_ahead(
     pool: ProcessPoolExecutor, batches: Sequence[Sequence[str]], preprocess: Preprocess
 ) -> Iterator[list[Decoded]]:
     """Results of batch after batch, with the next batch always under way while one is written."""
-    decode = partial(decode_file, preprocess=preprocess)
+    decode = partial(_decode_in_time, preprocess=preprocess, seconds=SECONDS_PER_FILE)
     under_way: deque[Iterator[Decoded]] = deque()
     for batch in tuple(batches):
         under_way.append(pool.map(decode, batch, chunksize=4))
@@ -195,13 +195,40 @@ def _decode_isolated(paths: Sequence[str], preprocess: Preprocess) -> list[Decod
     results = []
     pool = _start_pool(1)
     for path in paths:
+        began = time.monotonic()
         try:
-            results.append(pool.submit(decode_file, path, preprocess).result())
+            results.append(pool.submit(_decode_in_time, path, preprocess, SECONDS_PER_FILE).result())
         except BrokenProcessPool:
-            results.append(Decoded(error=f"{path}: the process that decoded it was killed or crashed"))
+            results.append(Decoded(error=f"{path}: {_why_it_ended(time.monotonic() - began)}"))
             pool = _start_pool(1)
     pool.shutdown()
     return results
+
+
+def _why_it_ended(seconds: float) -> str:
+    if seconds >= SECONDS_PER_FILE:
+        return (
+            f"expected an image within {SECONDS_PER_FILE:g} s, but decoding it took longer and was stopped; "
+            "export the file again or leave it out"
+        )
+    return (
+        "expected an image, but the process that decoded it was killed or crashed; "
+        "export the file again, leave it out, or free memory"
+    )
+
+
+def _decode_in_time(path: str, preprocess: Preprocess, seconds: float) -> Decoded:
+    """`decode_file`, or the end of this process: nothing else stops a codec that does not come back."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere())
+    try:
+        return decode_file(path, preprocess)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@cache
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def _start_pool(processes: int) -> ProcessPoolExecutor:

@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from cxr.errors import DataError, ImageError
 from cxr.imaging.dicom import DicomHeader, read_dicom_header
+from cxr.imaging.guard import check_file
 from cxr.imaging.image import is_dicom
 
 _BATCH = 256
@@ -99,8 +100,11 @@ def _stat_files(paths: Sequence[str]) -> tuple[dict[str, _Stat], dict[str, _Know
     stats, unreadable = {}, {}
     for path in dict.fromkeys(paths):
         try:
+            check_file(path)
             found = Path(path).stat()
             stats[path] = _Stat(found.st_size, found.st_mtime_ns)
+        except ImageError as error:
+            unreadable[path] = _Known(None, {}, str(error))
         except OSError as error:
             unreadable[path] = _unreadable(path, error)
     return stats, unreadable

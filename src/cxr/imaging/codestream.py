@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 _JPEG_START, _JPEG_2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
-_SCAN_MARKER, _PADDING = 0xDA, 0xFF
+_LOWEST_MARKER, _SCAN_MARKER, _ADOBE_MARKER, _PADDING = 0xC0, 0xDA, 0xEE, 0xFF
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def read_codestream(data: bytes) -> Codestream | None:
         data: One encoded frame.
 
     Returns:
-        What the frame header says; None where there is no complete one, as in RLE or damaged data.
+        What the frame header says; None where there is no sound one, as in RLE or damaged data.
     """
     try:
         if data.startswith(_JPEG_START):
@@ -41,21 +40,21 @@ def read_codestream(data: bytes) -> Codestream | None:
 
 
 def _read_jpeg(data: bytes) -> Codestream | None:
-    """The start-of-frame segment (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2)."""
-    position = len(_JPEG_START)
+    """The start-of-frame segment (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2), if every segment before the scan is sound."""
+    position, frame = len(_JPEG_START), None
     while data[position] == _PADDING:
         marker = data[position + 1]
-        if marker in _FRAME_MARKERS:
-            precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
-            return Codestream(rows, columns, precision, components)
-        if marker == _SCAN_MARKER:
-            return None
         if marker == _PADDING:
             position += 1
-        elif marker in _BARE_MARKERS:
-            position += 2
-        else:
-            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+            continue
+        if marker == _SCAN_MARKER or marker < _LOWEST_MARKER:
+            return frame if marker == _SCAN_MARKER else None
+        if marker in _FRAME_MARKERS:
+            precision, rows, columns, components = struct.unpack_from(">BHHB", data, position + 4)
+            frame = Codestream(rows, columns, precision, components)
+        if marker == _ADOBE_MARKER and data[position + 4 : position + 9] == b"Adobe" and data[position + 15] > 2:
+            return None
+        position += 2 + struct.unpack_from(">H", data, position + 2)[0]
     return None
 
 

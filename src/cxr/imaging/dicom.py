@@ -1,15 +1,11 @@
 """DICOM files to pixels. Knows nothing of preprocessing, cohorts or networks; it never writes."""
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, pixel_array
@@ -20,10 +16,15 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
 )
 
+from cxr.imaging import dicom_jpeg12
 from cxr.imaging.codestream import read_codestream
 from cxr.imaging.dicom_display import make_rendering
+from cxr.imaging.dicom_file import read_data_set, without_pydicom_words
 from cxr.imaging.dicom_header import DicomHeader, read_dicom_header
 from cxr.imaging.guard import check_size, image_error, image_errors, reason
 from cxr.imaging.intensity import Array, Pixels
@@ -37,8 +38,11 @@ UNCOMPRESSED = (
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 )
+WITH_FRAME_HEADER = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 KNOWN = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *COLOURS)
+
+dicom_jpeg12.install()
 
 
 def read_dicom(path: Path | str) -> Pixels:
@@ -62,21 +66,24 @@ def read_dicom(path: Path | str) -> Pixels:
     Raises:
         ImageError: If the file gives no image.
     """
-    with image_errors(path, "a DICOM file"):
-        dataset = pydicom.dcmread(path, force=True)
-        _check_image(path, dataset)
-        _complete_transfer_syntax(path, dataset)
-        frames = get_nr_frames(dataset)
-        _check_codestream(path, dataset)
-    pixels = _decode(path, dataset)
-    with image_errors(path, "a DICOM image with valid display elements"):
-        colour = _to_colour(pixels, dataset)
-        image, voi_ignored = (_luminance(*colour), False) if colour is not None else _render(pixels, dataset)
+    dataset = read_data_set(path)
+    with without_pydicom_words():
+        frames = _check(path, dataset)
+        image, voi_ignored = _show(path, _decode(path, dataset), dataset)
     if voi_ignored:
         warnings.warn(f"{path}: the window or VOI LUT does not fit the pixel values and is ignored", stacklevel=2)
     if frames > 1:
         warnings.warn(f"{path}: the file has {frames} frames; only the first is read", stacklevel=2)
     return image
+
+
+def _check(path: Path | str, dataset: Dataset) -> int:
+    """Refuse what cannot be decoded, complete the transfer syntax, and return the number of frames."""
+    with image_errors(path, "a DICOM file"):
+        _check_image(path, dataset)
+        _complete_transfer_syntax(path, dataset)
+        _check_codestream(path, dataset)
+        return int(get_nr_frames(dataset))
 
 
 def _check_image(path: Path | str, dataset: Dataset) -> None:
@@ -115,11 +122,15 @@ def _complete_transfer_syntax(path: Path | str, dataset: Dataset) -> None:
 
 def _check_codestream(path: Path | str, dataset: Dataset) -> None:
     """Refuse a first frame that is not what the header declares: on such frames GDCM can end the process."""
-    if dataset.file_meta.TransferSyntaxUID in UNCOMPRESSED:
+    if dataset.file_meta.TransferSyntaxUID not in WITH_FRAME_HEADER:
         return
     frame = read_codestream(get_frame(dataset.PixelData, 0, number_of_frames=get_nr_frames(dataset)))
     if frame is None:
-        return
+        raise image_error(
+            path,
+            f"expected {dataset.file_meta.TransferSyntaxUID.name} pixels, but they begin without a sound frame header; "
+            "export the file again or leave it out",
+        )
     declared = (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
     found = (frame.rows, frame.columns, frame.components)
     if found != declared or frame.precision > dataset.BitsAllocated:
@@ -129,13 +140,26 @@ def _check_codestream(path: Path | str, dataset: Dataset) -> None:
             f"{dataset.BitsAllocated} bits, but got {' x '.join(map(str, found))} of {frame.precision} bits; "
             "export the file again or leave it out",
         )
+    _check_jpeg_bits(path, dataset)
+
+
+def _check_jpeg_bits(path: Path | str, dataset: Dataset) -> None:
+    """Refuse containers of JPEG samples on which GDCM ends the process."""
+    allocated, stored = dataset.BitsAllocated, dataset.BitsStored
+    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes and not (
+        allocated == 16 or allocated == stored == 8
+    ):
+        raise image_error(
+            path,
+            f"expected JPEG pixels of 8 bits in 8 or of up to 16 in 16, but got {stored} bits in {allocated}; "
+            "export the file again or leave it out",
+        )
 
 
 def _decode(path: Path | str, dataset: Dataset) -> Array:
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        with _without_decoder_tracebacks():
-            return pixel_array(dataset, index=0)
+        return pixel_array(dataset, index=0)
     except Exception as error:  # the codecs raise any type on damaged data
         remedy = (
             "transcode it, for example with 'dcmdjpeg in.dcm out.dcm' or 'gdcmconv --raw in.dcm out.dcm'"
@@ -155,19 +179,11 @@ def _first_cause(error: Exception) -> str:
     return lines[1].strip()[:200] if len(lines) > 1 else reason(error)
 
 
-@contextmanager
-def _without_decoder_tracebacks() -> Iterator[None]:
-    """Keep pydicom from logging a traceback per failed codec: the ImageError carries their messages."""
-    logger = logging.getLogger("pydicom.pixels.decoders.base")
-    logger.addFilter(_has_no_traceback)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_has_no_traceback)
-
-
-def _has_no_traceback(record: logging.LogRecord) -> bool:
-    return record.exc_info is None
+def _show(path: Path | str, pixels: Array, dataset: Dataset) -> tuple[Pixels, bool]:
+    """Brightness, and whether a VOI transform was left out because it does not fit."""
+    with image_errors(path, "a DICOM image with valid display elements"):
+        colour = _to_colour(pixels, dataset)
+        return (_luminance(*colour), False) if colour is not None else _render(pixels, dataset)
 
 
 def _to_colour(pixels: Array, dataset: Dataset) -> tuple[Array, int] | None:

@@ -6,11 +6,12 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM
 
-from cxr.imaging.guard import image_error, image_errors
+from cxr.imaging.dicom_file import read_data_set, without_pydicom_words
+from cxr.imaging.guard import image_error
 
 _TEXTS = {
     "patient_id": "PatientID",
@@ -94,7 +95,7 @@ class DicomHeader:
 
 
 def read_dicom_header(path: Path | str) -> DicomHeader:
-    """Read the header of a DICOM file, not its pixels; a missing preamble or file meta is accepted.
+    """Read the header of a DICOM file, not its pixels; a missing preamble or file meta is accepted. Warns of nothing.
 
     Args:
         path: The file.
@@ -105,10 +106,14 @@ def read_dicom_header(path: Path | str) -> DicomHeader:
     Raises:
         ImageError: If the file holds none of the elements of a DICOM header.
     """
-    with image_errors(path, "a DICOM file"):
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+    dataset = read_data_set(path, stop_before_pixels=True, specific_tags=_TAGS)
     if not len(dataset):
         raise image_error(path, "expected a DICOM file, but got no DICOM header element; check the file")
+    with without_pydicom_words():
+        return _describe(dataset)
+
+
+def _describe(dataset: Dataset) -> DicomHeader:
     values: dict[str, Any] = {field: _text(dataset, keyword) for field, keyword in _TEXTS.items()}
     values |= {field: _upper(_text(dataset, keyword)) for field, keyword in _CODES.items()}
     values |= {field: _count(dataset, keyword) for field, keyword in _COUNTS.items()}
@@ -137,7 +142,7 @@ def _text(dataset: Dataset, keyword: str) -> str | None:
     value = _value(dataset, keyword)
     if value is None:
         return None
-    several = isinstance(value, pydicom.multival.MultiValue)
+    several = isinstance(value, MultiValue)
     text = ("\\".join(map(str, value)) if several else str(value)).strip(" \0")
     return text if text else None
 

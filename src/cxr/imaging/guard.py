@@ -1,5 +1,6 @@
 """What every reader of image files refuses, and how it says so. Knows nothing of any file format."""
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,9 @@ from cxr.errors import ImageError
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels: a 14x17 inch film scanned at 600 dpi has 86 million."""
+
+MAX_BYTES = 2**32
+"""Largest file that is read whole, in bytes: more than MAX_PIXELS of 16-bit colour take in seven frames."""
 
 
 def image_error(path: Path | str, sentence: str) -> ImageError:
@@ -36,15 +40,36 @@ def image_errors(path: Path | str, expected: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise image_error(path, f"expected {expected}, but there is no such file; check the path") from error
     except Exception as error:
-        raise image_error(
-            path, f"expected {expected}, but got {reason(error)}; export the file again or leave it out"
-        ) from error
+        of_the_disk = isinstance(error, OSError) and error.errno is not None
+        remedy = "check the path and its permissions" if of_the_disk else "export the file again or leave it out"
+        raise image_error(path, f"expected {expected}, but got {reason(error)}; {remedy}") from error
 
 
 def reason(error: Exception) -> str:
     """The error's type and at most 200 characters of its own words."""
     words = str(error).strip()
     return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__
+
+
+def check_file(path: Path | str) -> None:
+    """Refuse what is no regular file, which may never end, or one too large to be read whole; opens nothing.
+
+    Args:
+        path: The file; symbolic links are followed.
+
+    Raises:
+        ImageError: If it is a folder, a pipe or a device, or has more than MAX_BYTES.
+        OSError: If there is nothing, or it cannot be reached.
+    """
+    found = Path(path).stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise image_error(path, "expected an image file, but it is a folder; name the files in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise image_error(path, "expected an image file, but it is a pipe, a socket or a device; copy it into a file")
+    if found.st_size > MAX_BYTES:
+        raise image_error(
+            path, f"expected at most {MAX_BYTES} bytes, but the file has {found.st_size}; export one frame of it"
+        )
 
 
 def check_size(path: Path | str, rows: int | None, columns: int | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from cxr.imaging.guard import check_size, image_errors
+from cxr.imaging.guard import check_file, check_size, image_errors
 from cxr.imaging.intensity import Pixels, Rendering
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -45,8 +45,10 @@ def is_dicom(path: Path | str) -> bool:
     Raises:
         ImageError: If the file cannot be opened.
     """
-    with image_errors(path, "an image file"), Path(path).open("rb") as file:
-        head = file.read(132)
+    with image_errors(path, "an image file"):
+        check_file(path)
+        with Path(path).open("rb") as file:
+            head = file.read(132)
     return head[128:] == b"DICM" or head.startswith(FIRST_GROUPS)
 
 
@@ -66,10 +68,12 @@ def read_image(path: Path | str) -> Pixels:
     Raises:
         ImageError: If the file is none of the four formats, damaged, too large, or of a colour mode without luminance.
     """
-    with image_errors(path, "a DICOM, PNG, JPEG, TIFF or BMP image"), Image.open(path, formats=FORMATS) as image:
-        check_size(path, image.height, image.width)
-        frames = getattr(image, "n_frames", 1)
-        pixels = _to_luminance(image)
+    with image_errors(path, "a DICOM, PNG, JPEG, TIFF or BMP image"):
+        check_file(path)
+        with Image.open(path, formats=FORMATS) as image:
+            check_size(path, image.height, image.width)
+            frames = getattr(image, "n_frames", 1)
+            pixels = _to_luminance(image)
     if frames > 1:
         warnings.warn(f"{path}: the file has {frames} pages; only the first is read", stacklevel=2)
     return pixels
