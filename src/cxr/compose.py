@@ -23,7 +23,7 @@ _AS_IN_A_RUN = (
     "run_name=data",
     "paths.output_dir='${run_dir:${ckpt_path},${paths.log_dir},${run_name}}'",  # nothing is written there
 )
-_WHOLE = ("data.limit=null", "sampler.balance_all=false")
+_WHOLE = ("data.limit=null", "sampler.balance_all=false", "data.leak_gate=warn")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def open_data(overrides: Sequence[str]) -> DataSource:
     """Read the dataset that a training command names; all of it, even where the recipe takes a part.
 
     Args:
-        overrides: Words as for train.py, such as ``data=chest_xray`` or ``data.root=PATH``. ``data.limit`` and
-            ``sampler.balance_all`` count only where they stand here, not where a recipe sets them.
+        overrides: Words as for train.py, such as ``data=chest_xray`` or ``data.root=PATH``. ``data.limit``,
+            ``sampler.balance_all`` and ``data.leak_gate`` count only where they stand here, not in a recipe.
 
     Raises:
         CxrError: The words, the config or the dataset cannot be used.

@@ -49,13 +49,11 @@ class StoredImages(Protocol):
 
 
 class ImageStore(Protocol):
-    """Where stored images come from.
+    """Where stored images come from."""
 
-    Attributes:
-        stored_fingerprint: Of the preprocessing that makes a stored image.
-    """
-
-    stored_fingerprint: str
+    @property
+    def stored_fingerprint(self) -> str:
+        """Of the preprocessing that makes a stored image."""
 
     def build(self, paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
         """Make every image ready that can be; return path -> error of those that cannot."""

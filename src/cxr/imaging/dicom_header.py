@@ -8,6 +8,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
 from cxr.imaging.dicom_file import read_data_set, without_pydicom_words
@@ -127,7 +128,7 @@ def _describe(dataset: Dataset) -> DicomHeader:
 
 def name_uid(uid: str) -> str:
     """The standard's name of a UID, for example ``"JPEG 2000 Image Compression"``; an unknown UID is its own name."""
-    return str(pydicom.uid.UID(uid).name)
+    return str(UID(uid).name)
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:

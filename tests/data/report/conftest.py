@@ -84,7 +84,7 @@ def report_on(tmp_path):
         settings = {"limit": None, "on_bad_file": "skip", "fractions": (0.5, 0.25, 0.25)} | changes
         cohort = partial(
             make_cohort, dataset, view_filter=view_filter, balance_all=False, split_file=None, seed=0, index=index,
-            salt=None, **settings,
+            salt=None, leak_gate="warn", leak_folder=tmp_path / "leaks", **settings,
         )  # fmt: skip
         images = UncachedImages(Preprocess(size=(224, 224)), workers=1)
         return collect(Inputs(dataset, images, index, view_filter, lambda store: cohort(images=store)))

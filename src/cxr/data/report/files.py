@@ -39,6 +39,11 @@ class WatchedImages:
     tried: set[str] = field(default_factory=set)
     errors: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def stored_fingerprint(self) -> str:
+        """As the store's."""
+        return self.images.stored_fingerprint
+
     def build(self, paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
         """As the store does."""
         self.errors = self.images.build(paths, hashes)
