@@ -1,14 +1,18 @@
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from cxr import __version__
 from cxr.cli import main
+from cxr.training.fit import fit
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,6 +122,46 @@ def test_data_report_lies_in_the_log_folder_by_default(images, tmp_path, capsys)
     words = [f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "preprocess.size=[16,16]"]
     assert main(["data", "report", "data=image_folder", *words, f"paths.log_dir={tmp_path}/logs"]) == 0
     assert (tmp_path / "logs" / "data_report" / "image_folder" / "report.html").exists()
+
+
+@pytest.mark.filterwarnings("ignore:the test part has")
+def test_data_leaks_lists_what_is_there_twice_and_what_another_dataset_shares(images, tmp_path, capsys):
+    shutil.copytree(images, tmp_path / "other")
+    shutil.copy(images / "a" / "0.png", images / "a" / "again.png")
+    common = [f"paths.cache_dir={tmp_path}/cache", f"paths.log_dir={tmp_path}/logs", "preprocess.size=[16,16]"]
+    words = ["data=image_folder", f"data.root={images}", *common]
+    assert main(["data", "leaks", *words]) == 0
+    table = tmp_path / "logs" / "data_leaks" / "image_folder" / "pairs.csv"
+    assert capsys.readouterr().out.splitlines() == ["       1  file", f"pairs: {table}"]
+    (pair,) = pd.read_csv(table).to_dict("records")
+    assert {pair["sample_a"], pair["sample_b"]} == {"a/0.png", "a/again.png"}
+
+    other = shlex.join(["data=image_folder", f"data.root={tmp_path}/other", *common])
+    assert main(["data", "leaks", *words, "--against", other, "--out", str(tmp_path / "out")]) == 0
+    pairs = pd.read_csv(tmp_path / "out" / "pairs.csv")
+    assert set(pairs["part_b"]) == {"external"}
+    assert len(set(pairs["sample_b"])) == 60
+
+
+@pytest.mark.filterwarnings("ignore:the test part has")
+def test_data_audit_finds_the_class_in_the_border(images, tmp_path, capsys):
+    for path in (images / "b").iterdir():
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[:, :2] = np.linspace(0, 255, 16)[:, None]
+        Image.fromarray(pixels).save(path)
+    words = ["data=image_folder", f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "preprocess.size=[16,16]"]
+    assert main(["data", "audit", *words, "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"audit: {tmp_path}/out/audit.json"
+    rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "audit.json").read_text())["rows"]}
+    assert rows["border"]["verdict"] == "shortcut"
+
+
+@pytest.mark.filterwarnings("ignore:the test part has")
+def test_data_audit_of_a_net_wants_the_nets_classes(compose_run, images, tmp_path, capsys):
+    bundle = fit(compose_run(tmp_path / "run", "trainer.max_epochs=1")).run_dir / "bundle"
+    words = ["data=image_folder", f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "data.split_file=null"]
+    assert main(["data", "audit", *words, "--bundle", str(bundle)]) == 1
+    assert "error: expected the bundle's classes ['negative', 'positive'], got ['a', 'b']" in capsys.readouterr().err
 
 
 def test_data_report_of_no_dataset_is_one_sentence(capsys):

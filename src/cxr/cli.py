@@ -5,7 +5,6 @@ Importing this module, and `cxr --help`, import neither torch nor any dataset re
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,10 +84,25 @@ def _add_data(commands: "Commands") -> None:
     get.add_argument("--out", type=Path, metavar="FOLDER", help="data folder (default: CXR_DATA_DIR, else data)")
     get.add_argument("--dry-run", action="store_true", help="only show what would be done; contacts nothing")
     get.set_defaults(run=_run_data_get, after_interrupt="the same command continues where it stopped")
-    report = actions.add_parser("report", help="what is in a dataset, and what is wrong with it, as a page and JSON")
-    report.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
-    report.add_argument("--out", type=Path, metavar="FOLDER", help="default: data_report/<dataset> in the log folder")
-    report.set_defaults(run=_run_data_report, after_interrupt="images decoded so far are kept")
+    report = _add_data_command(actions, "report", "what is in a dataset, and what is wrong with it, as a page and JSON")
+    report.set_defaults(run=_run_data_report)
+    leaks = _add_data_command(actions, "leaks", "images that a dataset holds twice, or shares with another one")
+    leaks.add_argument(
+        "--against", metavar="OVERRIDES", help="the other dataset, such as 'data=radiography data.root=PATH'"
+    )
+    leaks.set_defaults(run=_run_data_leaks)
+    audit = _add_data_command(actions, "audit", "how much of the label can be had without the disease")
+    audit.add_argument("--bundle", type=Path, metavar="FOLDER", help="a net to audit too, on images it has not seen")
+    audit.set_defaults(run=_run_data_audit)
+
+
+def _add_data_command(actions: "Commands", name: str, description: str) -> argparse.ArgumentParser:
+    """A command that looks at a dataset named in the words of train.py."""
+    parser = actions.add_parser(name, help=description)
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=OVERRIDES_HELP)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"default: data_{name}/<dataset> in the log folder")
+    parser.set_defaults(after_interrupt="images decoded so far are kept")
+    return parser
 
 
 def _run_data_get(options: argparse.Namespace) -> int:
@@ -104,19 +118,32 @@ def _run_data_get(options: argparse.Namespace) -> int:
 
 
 def _run_data_report(options: argparse.Namespace) -> int:
-    from cxr.compose import open_data
-    from cxr.data.report.collect import Inputs, collect
-    from cxr.data.report.page import write_report
+    from cxr.data_commands import report
 
-    source = open_data(["data.on_bad_file=skip", *options.overrides])
-    folder = Path(source.config.paths.log_dir) / "data_report" / source.name if options.out is None else options.out
-    inputs = Inputs(source.dataset, source.images, source.index, source.config.data.view_filter, source.make_cohort)
-    report, thumbnails = collect(inputs)
-    command = shlex.join(["cxr", "data", "report", *options.overrides])
-    page = write_report(folder, source.name, command, report, thumbnails)
-    for finding in report["findings"]:
+    page, findings = report(options.overrides, options.out)
+    for finding in findings:
         print(f"{finding['count']:>8}  {finding['title']}")
     print(f"report: {page}")
+    return 0
+
+
+def _run_data_leaks(options: argparse.Namespace) -> int:
+    from cxr.data_commands import find_shared
+
+    counts, table = find_shared(options.overrides, options.against, options.out)
+    for name, count in counts.items():
+        print(f"{count:>8}  {name}")
+    print(f"pairs: {table}" if counts else "nothing is shared")
+    return 0
+
+
+def _run_data_audit(options: argparse.Namespace) -> int:
+    from cxr.data_commands import audit
+    from cxr.evaluation.audit.show import show_audit
+
+    result, path = audit(options.overrides, options.bundle, options.out)
+    show_audit(result)
+    print(f"audit: {path}")
     return 0
 
 

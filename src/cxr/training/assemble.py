@@ -148,6 +148,11 @@ def open_index(config: DictConfig) -> FileIndex:
     return FileIndex(Path(config.paths.cache_dir) / "files.sqlite")
 
 
+def leak_folder(config: DictConfig) -> Path:
+    """Where the leak gate keeps what it knows of images, and its lists."""
+    return Path(config.paths.cache_dir) / "leaks"
+
+
 def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStore) -> Cohort:
     """Check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
     cache_dir = Path(config.paths.cache_dir)
@@ -164,7 +169,7 @@ def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStor
         index=open_index(config),
         on_bad_file=data.on_bad_file,
         leak_gate="warn" if resumes(config) and data.leak_gate == "stop" else data.leak_gate,  # it has passed the gate
-        leak_folder=cache_dir / "leaks",
+        leak_folder=leak_folder(config),
         salt=load_salt(cache_dir),
     )
 

@@ -13,6 +13,7 @@ from cxr.data.leaks.gate import (
     count_leaks,
     find_external_leaks,
     find_leaks,
+    find_repeats,
     link_similar,
 )
 from cxr.data.leaks.similar import NEAR, Similar, SimilarImages
@@ -190,3 +191,16 @@ def test_a_list_that_cannot_be_written(leaking, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write the list of leaks to .*; make room or choose another paths"):
         apply_gate(*leaking, "warn", tmp_path / "file")
+
+
+def test_repeats_are_named_whatever_their_part(make_table, drawer, films, tmp_path):
+    samples = make_table(
+        [("train", films[0]), ("train", films[1]), ("val", films[2]), ("train", COPIES["jpeg"](films[0]))]
+    )
+    samples["patient_id"] = "one"
+    twin = samples.iloc[[2]].assign(sample_id="twin", sop_instance_uid="1.2.99")
+    samples = pd.concat([samples, twin], ignore_index=True)
+    similar = SimilarImages(tmp_path, drawer).find(samples["image_path"].tolist(), samples["content_hash"].tolist())
+    repeats = find_repeats(add_pixel_hashes(samples, similar), similar)
+    found = repeats[["kind", "part_a", "part_b", "sample_a", "sample_b"]].to_numpy().tolist()
+    assert sorted(found) == [["file", "val", "val", "s002", "twin"], ["near", "train", "train", "s000", "s003"]]

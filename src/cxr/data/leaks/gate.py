@@ -29,6 +29,7 @@ KEYS = {
     "patient": "patient_id",
 }
 """Kind of a leak -> the column whose value two parts share."""
+IMAGE_KEYS = ("file", "pixels", "instance")
 PAIR_COLUMNS = ("kind", "part_a", "part_b", "sample_a", "sample_b", "score")
 _SHOWN = 10
 
@@ -96,6 +97,22 @@ def find_external_leaks(samples: pd.DataFrame, external: pd.DataFrame, similar: 
         together = add_pixel_hashes(together, similar)
     leaks = find_leaks(together.drop(columns="group", errors="ignore").reset_index(drop=True), similar)
     return leaks[leaks["part_b"] == "external"].reset_index(drop=True)
+
+
+def find_repeats(samples: pd.DataFrame, similar: Similar) -> pd.DataFrame:
+    """Films that a table holds more than once, whatever part and patient they belong to.
+
+    Args:
+        samples: Table with `sample_id`, `split` and those of the columns of KEYS that name an image.
+        similar: What `SimilarImages.find` found.
+
+    Returns:
+        The table of `find_leaks`; of the copies of one film each is paired with the first.
+    """
+    alone = samples[["sample_id", "split", *(KEYS[kind] for kind in IMAGE_KEYS if KEYS[kind] in samples)]]
+    pairs = find_leaks(alone.assign(split=alone["sample_id"]), similar)
+    parts = alone.set_index("sample_id")["split"]
+    return pairs.assign(part_a=pairs["sample_a"].map(parts), part_b=pairs["sample_b"].map(parts))
 
 
 def apply_gate(samples: pd.DataFrame, leaks: pd.DataFrame, policy: str, folder: Path) -> pd.DataFrame:

@@ -1,0 +1,113 @@
+"""What `cxr data report`, `leaks` and `audit` do: a dataset named in the words of train.py -> files that describe it.
+
+Lists and pages made here name files: they are for the owner of the data.
+"""
+
+import shlex
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr.compose import DataSource, open_data
+from cxr.errors import DataError
+from cxr.evaluation.audit.audit import Audit, audit_cohort, write_audit
+from cxr.training.assemble import leak_folder, open_images
+
+
+def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, list[dict[str, Any]]]:
+    """Describe a dataset as a page and JSON.
+
+    Args:
+        overrides: Words as for train.py.
+        out: Where to; None for a folder among the logs.
+
+    Returns:
+        The page, and what is worth a look.
+    """
+    from cxr.data.report.collect import Inputs, collect
+    from cxr.data.report.page import write_report
+
+    source = open_data(["data.on_bad_file=skip", *overrides])
+    inputs = Inputs(source.dataset, source.images, source.index, source.config.data.view_filter, source.make_cohort)
+    found, thumbnails = collect(inputs)
+    command = shlex.join(["cxr", "data", "report", *overrides])
+    page = write_report(choose_folder(source, "report", out), source.name, command, found, thumbnails)
+    return page, found["findings"]
+
+
+def find_shared(overrides: Sequence[str], against: str | None, out: Path | None) -> tuple[dict[str, int], Path]:
+    """List the images that a dataset holds more than once, or those that it shares with another one.
+
+    Args:
+        overrides: Words as for train.py.
+        against: The other dataset, in such words.
+        out: Where to; None for a folder among the logs.
+
+    Returns:
+        Kind of likeness -> number of pairs, and the table ``pairs.csv``.
+    """
+    from cxr.data.leaks.gate import add_pixel_hashes, find_external_leaks, find_repeats
+    from cxr.data.leaks.similar import SimilarImages
+
+    source = open_data(overrides)
+    samples = source.make_cohort().samples
+    other = None if against is None else open_data(shlex.split(against)).make_cohort(source.images).samples
+    everything = samples if other is None else pd.concat([samples, other])
+    search = SimilarImages(leak_folder(source.config), source.images)
+    similar = search.find(everything["image_path"].tolist(), everything["content_hash"].tolist())
+    if other is None:
+        pairs = find_repeats(add_pixel_hashes(samples, similar), similar)
+    else:
+        pairs = find_external_leaks(samples, other, similar)
+    folder = choose_folder(source, "leaks", out)
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs.to_csv(folder / "pairs.csv", index=False)
+    return {str(kind): int(count) for kind, count in pairs["kind"].value_counts().items()}, folder / "pairs.csv"
+
+
+def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tuple[Audit, Path]:
+    """Measure how much of the label can be had without the disease.
+
+    Args:
+        overrides: Words as for train.py.
+        bundle: A net to audit too. Its run's split is used unless `overrides` name another.
+        out: Where to; None for a folder among the logs.
+
+    Returns:
+        The audit, and its file.
+
+    Raises:
+        DataError: The dataset has other classes than the bundle.
+    """
+    source = open_data([*split_of_run(bundle), *overrides])
+    if bundle is None:
+        cohort, images, net = source.make_cohort(), source.images, None
+    else:
+        from cxr.inference.bundle import load_bundle
+        from cxr.inference.embedding import embed_stored
+
+        predictor = load_bundle(bundle)
+        images = open_images(source.config, predictor.preprocess)
+        cohort, net = source.make_cohort(images), partial(embed_stored, predictor)
+        if predictor.class_names != cohort.class_names:
+            raise DataError(
+                f"expected the bundle's classes {predictor.class_names}, got {cohort.class_names}; set data.classes so"
+            )
+    result = audit_cohort(cohort, images, net, seed=source.config.seed)
+    folder = choose_folder(source, "audit", out)
+    folder.mkdir(parents=True, exist_ok=True)
+    return result, write_audit(result, folder)
+
+
+def split_of_run(bundle: Path | None) -> list[str]:
+    """The split that the run of a bundle was trained with: its test part is what the net has not seen."""
+    split = None if bundle is None else bundle.absolute().parent / "split.csv"
+    return [f"data.split_file='{split}'"] if split is not None and split.is_file() else []
+
+
+def choose_folder(source: DataSource, name: str, out: Path | None) -> Path:
+    """`out`, or a folder named by command and dataset among the logs."""
+    return Path(source.config.paths.log_dir) / f"data_{name}" / source.name if out is None else out
