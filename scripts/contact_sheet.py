@@ -30,8 +30,17 @@ def main() -> None:
     parser.add_argument("paths", type=Path, nargs="+", help="image files, or folders that are searched for them")
     parser.add_argument("--columns", type=int, default=4)
     arguments = parser.parse_args()
+    if arguments.output.suffix.lower() != ".png":
+        parser.error(f"expected an output file that ends in .png, got {arguments.output}; change its name")
+    if arguments.columns < 1:
+        parser.error(f"expected --columns to be 1 or more, got {arguments.columns}; change it")
     files = [file for path in arguments.paths for file in list_files(path)]
-    make_sheet(files, arguments.columns).save(arguments.output)
+    if not files:
+        parser.error(f"expected files in {', '.join(map(str, arguments.paths))}, found none; name others")
+    try:
+        make_sheet(files, arguments.columns).save(arguments.output)
+    except OSError as error:
+        parser.error(f"expected to write {arguments.output}, but: {error}; name another place")
     print(f"{arguments.output}: {len(files)} files")
 
 

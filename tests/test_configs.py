@@ -180,6 +180,9 @@ def test_an_unknown_key_is_refused():
         ("data.batch_size=0", "data.batch_size must be a whole number >= 1, but got 0"),
         ("optimizer.lr=0", "optimizer.lr must be a number > 0, but got 0"),
         ("test=maybe", "test must be true or false, but got 'maybe'"),
+        ("data.root=5", "data.root must be null or a text, but got 5"),
+        ("data.limit=10.5", "data.limit must be null or a whole number >= 1, but got 10.5"),
+        ("data.limit=abc", "data.limit must be null or a whole number >= 1, but got 'abc'"),
         ("ckpt_path=3", "ckpt_path must be null or a text, but got 3"),
     ],
 )

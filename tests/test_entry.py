@@ -2,6 +2,7 @@ import errno
 import os
 
 import pytest
+import torch.utils.data
 
 from cxr.entry import prepare_environment, run_dir, tell_errors
 from cxr.errors import DataError
@@ -16,6 +17,24 @@ def test_an_error_is_one_sentence_and_exit_code_1(capsys):
         fail()
     assert exit_.value.code == 1
     assert capsys.readouterr().err == "error: expected a, got b; do c\n"
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, row):
+        try:
+            raise OSError("no bytes")
+        except OSError as error:
+            raise DataError("expected a, got ValueError: b; do c") from error
+
+
+def test_an_error_in_a_worker_process_is_the_same_sentence(capsys):
+    loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+    with pytest.raises(SystemExit, match="1"):
+        tell_errors(lambda: next(iter(loader)))()
+    assert capsys.readouterr().err == "error: expected a, got ValueError: b; do c\n"
 
 
 def test_a_full_disk_is_told(capsys):

@@ -54,7 +54,7 @@ def tell_errors(task: Callable[..., Result]) -> Callable[..., Result]:
         try:
             return task(*arguments, **keywords)
         except CxrError as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {_sentence(error)}\n")
             sys.exit(1)
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -66,3 +66,11 @@ def tell_errors(task: Callable[..., Result]) -> Callable[..., Result]:
             sys.exit(130)
 
     return told
+
+
+def _sentence(error: CxrError) -> str:
+    """What the error says; one from a worker process of a DataLoader comes with the text of its traceback around it."""
+    text = str(error).strip()
+    if "Original Traceback (most recent call last):" not in text:
+        return text
+    return text.rpartition(f"{type(error).__name__}: ")[2]

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import logging
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -396,6 +397,12 @@ class TestProcesses:
         assert [output for output, _ in outputs] == ["{}\n", "{}\n"], outputs
         assert_holds(cache, paths)
         assert (cache.folder / "images.bin").stat().st_size == 40 * 12 * 16
+
+    def test_a_script_without_a_main_guard_is_told_instead_of_waiting_for_itself(self, cache, paths, monkeypatch):
+        monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+        with pytest.raises(RuntimeError, match="must do so under `if __name__ == '__main__':`"):
+            cache.build(paths, hash_files(paths))
+        assert not cache.folder.exists()
 
     def test_a_build_waits_for_another_and_says_so(self, cache, paths, caplog):
         cache.folder.mkdir(parents=True)

@@ -299,6 +299,47 @@ def test_refused_dataset_names_its_page(kaggle, tmp_path):
         get_dataset(DATASETS["covid19"], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"access_token": "s3cret", "access_token_expiration": "soon"},
+        {"access_token": "s3cret", "access_token_expiration": 5},
+        {"access_token": "s3cret", "access_token_expiration": "2030-01-01T00:00:00"},
+        {"refresh_token": 5},
+    ],
+    ids=["text", "number", "no zone", "refresh token"],
+)
+def test_damaged_oauth_login_is_one_sentence(kaggle, tmp_path, monkeypatch, values):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    path = tmp_path / "home" / ".kaggle" / "credentials.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"refresh_token": "s3cret", **values}))
+    with pytest.raises(
+        DataError, match=r"credentials.json is damaged \(.*Error\); log in again with `kaggle"
+    ) as caught:
+        get_dataset(SIIM, tmp_path)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_oauth_token_that_cannot_be_sent_is_refused(kaggle, tmp_path, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    path = tmp_path / "home" / ".kaggle" / "credentials.json"
+    path.parent.mkdir(parents=True)
+    values = {"refresh_token": "x", "access_token": "“s3cret”", "access_token_expiration": "2999-01-01T00:00:00+00:00"}
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"the credentials from .*credentials.json hold a space"):
+        get_dataset(SIIM, tmp_path)
+
+
+def test_dry_run_names_broken_credentials(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "“s3cret”")
+    assert main(["data", "get", "--dry-run", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "credentials: the credentials from KAGGLE_API_TOKEN hold a space" in shown
+    assert "s3cret" not in shown
+
+
 def test_missing_sizes_do_not_stop_the_download(kaggle, tmp_path):
     kaggle.refusals = {f"{SERVICE}/GetCompetitionDataFilesSummary": (500, {"Content-Type": "text/html"}, b"oops")}
     assert not missing_proof(SIIM, get_dataset(replace(SIIM, extracted_bytes=10**6), tmp_path))
@@ -368,6 +409,37 @@ def test_server_that_ignores_ranges_is_read_from_the_start(kaggle, tmp_path, mon
     assert not missing_proof(SIIM, get_dataset(SIIM, tmp_path))
 
 
+def test_a_download_killed_before_its_last_step_starts_anew_where_the_server_tells_no_size(
+    kaggle, tmp_path, monkeypatch
+):
+    answer = Handler.answer
+
+    def without_size(handler, status, headers, body, cut=None):
+        if handler.path.startswith("/storage"):
+            if status == 206 and not body:
+                status, headers = 416, {}
+            handler.send_response(status)
+            for name, value in headers.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(body)
+            handler.close_connection = True
+        else:
+            answer(handler, status, headers, body, cut)
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Handler, "answer", without_size)
+    small = replace(SIIM, archive_bytes=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch.PartialFile, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            get_dataset(small, tmp_path)
+    assert not missing_proof(SIIM, get_dataset(small, tmp_path))
+    assert kaggle.ranges() == [None, None, f"bytes={len(kaggle.archive)}-", None]
+
+
 def test_web_page_instead_of_an_archive(kaggle, tmp_path):
     kaggle.content_type = "text/html; charset=utf-8"
     with pytest.raises(
@@ -419,9 +491,18 @@ def test_disk_that_fills_up_keeps_what_was_downloaded(kaggle, tmp_path, monkeypa
     assert (tmp_path / "siim-covid19-detection.zip.part").read_bytes() == b"some"
 
 
+def test_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cxr.data.download.get.missing_proof", refuse)
+    with pytest.raises(DataError, match=r"cannot be used .*Permission denied.*; choose a writable folder with --out"):
+        plan_download(SIIM, tmp_path)
+
+
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot be written .*; choose a writable folder with --out"):
+    with pytest.raises(DataError, match=r"cannot be used .*; choose a writable folder with --out"):
         get_dataset(SIIM, tmp_path / "file")
 
 
@@ -462,6 +543,33 @@ def test_archive_put_there_by_hand_is_unpacked_without_kaggle_and_kept(tmp_path)
     assert plan_download(SIIM, tmp_path)["on disk"] == "complete"
 
 
+def test_archive_put_there_by_hand_after_an_interrupted_download_is_kept(kaggle, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MAX_FAILURES", 1)
+    kaggle.cut_after = [50_000]
+    with pytest.raises(DataError, match="no connection"):
+        get_dataset(SIIM, tmp_path)
+    archive = tmp_path / "siim-covid19-detection.zip"
+    archive.write_bytes(kaggle.archive)
+
+    get_dataset(SIIM, tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {archive.name, SIIM.folder, f".{SIIM.folder}.lock"}
+
+
+def test_archive_put_in_the_place_of_a_damaged_download_is_kept(kaggle, tmp_path):
+    whole = kaggle.archive
+    kaggle.archive = whole[:1000] + b"damage" + whole[1006:]
+    with pytest.raises(DataError, match="is damaged"):
+        get_dataset(SIIM, tmp_path)
+    archive = tmp_path / "siim-covid19-detection.zip"
+    archive.unlink()
+    archive.write_bytes(whole)
+
+    get_dataset(SIIM, tmp_path)
+
+    assert {path.name for path in tmp_path.iterdir()} == {archive.name, SIIM.folder, f".{SIIM.folder}.lock"}
+
+
 def test_archive_of_something_else(tmp_path):
     (tmp_path / "siim-covid19-detection.zip").write_bytes(make_zip({"train_study_level.csv": b""}))
     with pytest.raises(DataError, match=r"holds no train/\*/\*/\*.dcm, so it is not siim-covid19-detection as"):
@@ -472,10 +580,42 @@ def test_archive_of_something_else(tmp_path):
 def test_half_a_dataset_is_not_touched(tmp_path):
     (tmp_path / SIIM.folder).mkdir()
     (tmp_path / SIIM.folder / "train_study_level.csv").write_text("mine")
-    assert plan_download(SIIM, tmp_path)["on disk"] == "incomplete: lacks train/*/*/*.dcm"
-    with pytest.raises(DataError, match=r"is not empty and lacks train/\*/\*/\*.dcm; move it away and repeat"):
+    assert plan_download(SIIM, tmp_path)["on disk"] == "incomplete: it is not empty and lacks train/*/*/*.dcm"
+    with pytest.raises(
+        DataError, match=r"is incomplete: it is not empty and lacks train/\*/\*/\*.dcm; move it away and repeat"
+    ):
         get_dataset(SIIM, tmp_path)
     assert files_below(tmp_path / SIIM.folder) == {"train_study_level.csv"}
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["empty folder", "nothing"])
+def test_a_link_is_refused_before_the_download(kaggle, tmp_path, there):
+    big, data = tmp_path / "big", tmp_path / "data"
+    data.mkdir()
+    if there:
+        big.mkdir()
+    (data / SIIM.folder).symlink_to(big)
+    assert plan_download(SIIM, data)["on disk"] == f"a link to {big}, where the dataset is not complete"
+    with pytest.raises(DataError, match=r"is a link to .*/big, .*; move it away .* --out or CXR_DATA_DIR"):
+        get_dataset(SIIM, data)
+    assert kaggle.requests == []
+
+
+def test_a_link_to_a_complete_set_is_one(kaggle, tmp_path):
+    real = get_dataset(SIIM, tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / SIIM.folder).symlink_to(real)
+    assert get_dataset(SIIM, tmp_path / "data") == tmp_path / "data" / SIIM.folder
+
+
+def test_a_file_in_the_place_of_the_dataset(kaggle, tmp_path):
+    (tmp_path / SIIM.folder).write_text("mine")
+    assert plan_download(SIIM, tmp_path)["on disk"] == "a file, expected a folder or nothing"
+    with pytest.raises(
+        DataError, match=r"siim-covid19-detection is a file, expected a folder or nothing; move it away"
+    ):
+        get_dataset(SIIM, tmp_path)
+    assert kaggle.requests == []
 
 
 def test_two_processes_do_not_fetch_the_same_dataset(tmp_path):

@@ -100,6 +100,23 @@ def test_current_token_comes_before_the_legacy_key(home, monkeypatch):
     assert find_login().token == "KGAT_env"
 
 
+@pytest.mark.parametrize(
+    "secret",
+    ["“s3cret”", "s3\ncret", "s3 cret", "s3crét", "s3cret\x7f"],
+    ids=["quotes", "line", "space", "accent", "control"],
+)
+@pytest.mark.parametrize("name", ["KAGGLE_API_TOKEN", "KAGGLE_KEY", "KAGGLE_USERNAME"])
+def test_what_cannot_be_sent_is_refused_without_showing_it(home, monkeypatch, name, secret):
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", "abc")
+    monkeypatch.setenv(name, secret)
+    with pytest.raises(
+        DataError, match="the credentials from KAGGLE_.* hold a space, .*; copy them again, or"
+    ) as caught:
+        find_login()
+    assert "s3" not in str(caught.value)
+
+
 def test_secrets_are_not_shown():
     shown = repr(KaggleLogin("here", token="s3cret", username="someone", key="k3y"))
     assert "s3cret" not in shown

@@ -160,6 +160,23 @@ def test_unusable_database_says_what_to_do(tmp_path, files):
         FileIndex(tmp_path / "files.sqlite").describe(files)
 
 
+def test_a_path_that_is_not_utf8(index):
+    with pytest.raises(DataError, match="file names in UTF-8, but 1 are not: /M\ufffdller.png; rename"):
+        index.describe([os.fsdecode("/Müller.png".encode("latin-1"))])
+
+
+def test_a_file_that_may_not_be_opened_is_reported_and_tried_again(files, index, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        table = index.describe(files[1:2])
+    assert table["content_hash"].isna().all()
+    assert f"{files[1]}: expected a readable file, but got: Permission denied; check path and" in table.loc[0, "error"]
+    assert index.describe(files[1:2])["error"].isna().all()
+
+
 def test_database_of_other_header_fields_is_left_alone(files, index, monkeypatch):
     index.describe(files)
     monkeypatch.setattr(file_index, "_TABLE", "files_of_a_later_version")

@@ -26,7 +26,8 @@ def kept_ids(samples, mode="frontal"):
     [
         ("PA", "pa"), ("pa", "pa"), ("POSTERO_ANTERIOR", "pa"), ("Postero-Anterior", "pa"),
         ("AP", "ap"), ("AP AXIAL", "ap"), ("AP_horizontal", "ap"), ("ANTEROPOSTERIOR", "ap"), ("FRONTAL", "frontal"),
-        ("LL", "other"), ("RL", "other"), ("LATERAL", "other"), ("LLD", "other"), ("AP LLD", "other"), ("RAO", "other"),
+        ("LL", "other"), ("LLAT", "other"), ("RLAT", "other"),
+        ("RL", "other"), ("LATERAL", "other"), ("LLD", "other"), ("AP LLD", "other"), ("RAO", "other"),
         ("XTABLE LATERAL", "other"), ("", "unknown"), (None, "unknown"), ("UNKNOWN", "unknown"), ("PALM", "unknown"),
     ],
 )  # fmt: skip
@@ -38,6 +39,7 @@ def test_view_position(code, view):
     ("description", "view"),
     [
         ("Chest PA", "pa"), ("W034 Thorax p.a.", "pa"), ("CHEST AP PORTABLE", "ap"), ("Chest, lat.", "other"),
+        ("Thorax seitl.", "other"), ("Thorax seitlich", "other"), ("Thorax Profil", "other"), ("Flat chest", "unknown"),
         ("Chest PA and LAT", "unknown"), ("view: PA", "pa"), ("CHEST PA/AP", "frontal"), ("Chest", "unknown"),
     ],
 )  # fmt: skip

@@ -62,6 +62,49 @@ def test_unknown_and_missing_names_are_named(name, arguments, message):
         build_net(name, 2, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "timm", "architecture": 121}, r"architecture to be a timm model, got '121'"),
+        ({"name": "timm", "architecture": "resnet18", "img_size": [224]}, r"img_size to be null, .*got \[224\]"),
+        ({"name": "timm", "architecture": "resnet18", "img_size": "big"}, "img_size to be null, .*got 'big'"),
+        ({"name": "timm", "architecture": "resnet18", "img_size": -32}, "img_size to be null, .*got -32; give whole"),
+        ({"name": "timm", "architecture": "resnet18", "img_size": 2.5}, r"img_size to be null, .*got 2\.5"),
+        ({"name": "timm", "architecture": "resnet18", "pretrained": "no"}, "pretrained to be one of true, false, got"),
+        ({"name": "timm", "architecture": "resnet18", "in_channels": "1"}, "in_channels to be one of 1, 3, got '1'"),
+        ({"name": "torchvision_densenet", "architecture": ["densenet121"]}, r"densenet201, got \['densenet121'\]"),
+        ({"name": "torchvision_densenet", "pretrained": 1}, "pretrained to be one of true, false, got 1; choose"),
+        ({"name": "custom_cnn", "filters_1": True}, "filters_1 to be a whole number above 0, got True"),
+        ({"name": "custom_cnn", "batch_norm": "off"}, "batch_norm to be one of true, false, got 'off'"),
+        ({"name": "xrv_densenet121", "weights": ["all"]}, r"weights to be one of all, .*null, got \['all'\]; choose"),
+        ({"name": "xrv_densenet121", "head": "x"}, "net.head to have the keys hidden, .*got 'x'; name each value"),
+        ({"name": "xrv_densenet121", "head": 3}, "net.head to have the keys hidden, activation, dropout, got 3"),
+        (
+            {"name": "xrv_densenet121", "head": {"hidden": 3, "activation": ["relu"]}},
+            r"activation to be one of relu, .*got \['relu'\]",
+        ),
+    ],
+)
+def test_values_of_a_wrong_type_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        build_net(num_classes=2, **arguments)
+
+
+@pytest.mark.parametrize("weights_path", ["", "/", 5])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": "xrv_densenet121", "weights": "all"},
+        {"name": "torchvision_densenet", "pretrained": True},
+        {"name": "timm", "architecture": "resnet18", "pretrained": True},
+    ],
+    ids=lambda arguments: arguments["name"],
+)
+def test_what_is_no_path_of_a_file_is_refused(arguments, weights_path):
+    with pytest.raises(ConfigError, match=r"weights_path to be null or the path of a file, got .*; mend it"):
+        build_net(num_classes=2, weights_path=weights_path, **arguments)
+
+
 def test_zero_classes_are_refused():
     with pytest.raises(ConfigError, match=r"expected net\.num_classes to be a whole number above 0, got 0"):
         build_net("custom_cnn", 0)

@@ -78,11 +78,11 @@ def test_the_three_dropouts_are_where_they_are_said_to_be():
     [
         ({"kernel": 4}, "expected net.kernel to be odd, got 4; choose 3 or 5"),
         ({"kernel": 0}, "expected net.kernel to be a whole number above 0, got 0"),
-        ({"stride": 3}, "expected net.stride to be 1 or 2, got 3"),
+        ({"stride": 3}, "expected net.stride to be one of 1, 2, got 3"),
         ({"pool": 0}, "expected net.pool to be a whole number above 0, got 0"),
         ({"in_channels": 0}, "expected net.in_channels to be a whole number above 0, got 0"),
         ({"filters_3": 2.5}, "expected net.filters_3 to be a whole number above 0, got 2.5"),
-        ({"activation": "swosh"}, "expected an activation out of relu, .*got 'swosh'"),
+        ({"activation": "swosh"}, "expected an activation to be one of relu, .*got 'swosh'"),
         ({"block2_drop_rate": 1.0}, "expected net.block2_drop_rate to be at least 0 and below 1, got 1.0"),
         ({"drop_rate": -0.1}, "expected net.head.dropout to be at least 0 and below 1, got -0.1"),
         ({"dense_units": 0}, "expected net.head.hidden to be a whole number above 0, got 0"),

@@ -161,7 +161,7 @@ def test_an_architecture_without_weights_is_named():
         ({"architecture": "resnet81"}, "to be a timm model, got 'resnet81'; choose e.g. resnet"),
         ({"architecture": "???"}, r"got '\?\?\?'; list them with timm.list_models"),
         ({"architecture": "resnet18.imagenet"}, "weights of resnet18 to be one of resnet18.a1_in1k, .*got 'imagenet'"),
-        ({"architecture": "resnet18", "in_channels": 2}, "expected net.in_channels to be 1 or 3, got 2"),
+        ({"architecture": "resnet18", "in_channels": 2}, "expected net.in_channels to be one of 1, 3, got 2"),
         ({"architecture": "resnet18", "weights_path": "a.pt"}, "expected net.pretrained=true with net.weights_path"),
         ({"architecture": "vgg11", "drop_path_rate": 0.1}, "options that vgg11 has, got .*'drop_path_rate'"),
         ({"architecture": "resnet18", "drop_rate": 2}, "expected net.drop_rate to be at least 0 and below 1, got 2"),

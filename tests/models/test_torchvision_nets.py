@@ -72,7 +72,7 @@ def test_without_network_the_error_names_the_remedies(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ({"architecture": "densenet264"}, "one of densenet121, .*got 'densenet264'"),
-        ({"in_channels": 2}, "expected net.in_channels to be 1 or 3, got 2"),
+        ({"in_channels": 2}, "expected net.in_channels to be one of 1, 3, got 2"),
         ({"weights_path": "a.pth"}, "expected net.pretrained=true with net.weights_path, got false"),
         ({"drop_rate": 1.5}, "expected net.drop_rate to be at least 0 and below 1, got 1.5"),
     ],

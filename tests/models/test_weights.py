@@ -11,8 +11,9 @@ from torch import nn
 
 from cxr.errors import WeightsError
 from cxr.models.weights import load_into, read_converted, read_state, subtree
-from cxr.models.xrv import _import_torchxrayvision, _pickled_classes
+from cxr.models.xrv import PICKLED_CLASSES, _import_torchxrayvision
 
+LINEAR = "torch.nn.modules.linear.Linear"
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)}
 
 
@@ -24,6 +25,16 @@ class Hostile:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, (self.command,)
+
+
+class Call:
+    """Calls a class when it is unpickled."""
+
+    def __init__(self, called: type, *arguments: object) -> None:
+        self.reduced = called, arguments
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return self.reduced
 
 
 def assert_same(state, expected) -> None:
@@ -42,14 +53,14 @@ def test_reads_safetensors_and_both_layouts_of_a_state_dict(tmp_path):
 
 @pytest.mark.parametrize("form", ["xrv_file", "old_xrv_file"])
 def test_reads_a_whole_module_of_the_allowed_classes(form, request, xrv_module):
-    state = read_state(request.getfixturevalue(form), _pickled_classes(_import_torchxrayvision()))
+    state = read_state(request.getfixturevalue(form), PICKLED_CLASSES)
     assert_same(state, xrv_module.state_dict())
 
 
 @pytest.mark.parametrize("form", ["xrv_file", "old_xrv_file"])
 def test_refuses_a_whole_module_of_other_classes(form, request):
     with pytest.raises(WeightsError, match="cannot be read safely"):
-        read_state(request.getfixturevalue(form), [nn.Linear])
+        read_state(request.getfixturevalue(form), [LINEAR])
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -57,10 +68,25 @@ def test_a_hostile_file_runs_nothing(tmp_path, zipped):
     proof = tmp_path / "proof"
     torch.save(Hostile(f"touch {proof}"), tmp_path / "bad.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match="cannot be read safely"):
-        read_state(tmp_path / "bad.pt", [nn.Linear])
+        read_state(tmp_path / "bad.pt", [LINEAR])
     assert not proof.exists()
     pickle.loads(pickle.dumps(Hostile(f"touch {proof}")))
     assert proof.exists()  # the file above was loaded
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("arguments", [(), ("densenet121-res224-all",)], ids=["no argument", "a set's name"])
+def test_a_file_cannot_call_the_classes_it_may_name(tmp_path, monkeypatch, zipped, arguments):
+    """With a name of weights, torchxrayvision's own class would unpickle another file freely."""
+    calls: list[tuple[object, ...]] = []
+    densenet = _import_torchxrayvision().models.DenseNet
+    torch.save(Call(densenet, *arguments), tmp_path / "bad.pt", _use_new_zipfile_serialization=zipped)
+    monkeypatch.setattr(densenet, "__init__", lambda *called: calls.append(called[1:]))
+    with pytest.raises(WeightsError, match="cannot be read safely"):
+        read_state(tmp_path / "bad.pt", PICKLED_CLASSES)
+    assert calls == []
+    torch.load(tmp_path / "bad.pt", weights_only=False)
+    assert calls == [arguments]  # the file above does call it
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,7 +95,7 @@ def test_any_bytes_are_a_clear_error(tmp_path_factory, content, suffix):
     path = tmp_path_factory.mktemp("bytes") / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="cannot be read safely"):
-        read_state(path, [nn.Linear])
+        read_state(path, [LINEAR])
 
 
 @pytest.mark.parametrize("form", ["xrv_file", "old_xrv_file"])
@@ -78,7 +104,7 @@ def test_truncated_files_of_the_published_form_are_a_clear_error(form, request, 
     path = tmp_path / "cut.pt"
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(WeightsError, match="cannot be read safely"):
-        read_state(path, _pickled_classes(_import_torchxrayvision()))
+        read_state(path, PICKLED_CLASSES)
 
 
 def test_an_absent_file_and_strange_content_are_named(tmp_path):

@@ -22,6 +22,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
+from cxr.data.samples import require_utf8
 from cxr.errors import DataError, ImageError
 from cxr.imaging.dicom import DicomHeader, read_dicom_header
 from cxr.imaging.guard import check_file
@@ -66,8 +67,9 @@ class FileIndex:
             file or its DICOM header cannot be read, else None) and every field of `DicomHeader` (None for other files).
 
         Raises:
-            DataError: The database cannot be used.
+            DataError: The database cannot be used, or a path is not UTF-8.
         """
+        require_utf8(paths)
         stats, known = _stat_files(paths)
         with self._connect() as connection:
             known |= _find_known(connection, stats)

@@ -106,6 +106,17 @@ def list_first(values: Collection[object], limit: int = 10) -> str:
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
 
 
+def require_utf8(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise DataError for file names that are no UTF-8, as older systems wrote them: a table could not hold them."""
+    shown = {os.fspath(path): os.fsencode(path).decode(errors="replace") for path in paths}
+    others = [text for path, text in shown.items() if text != path]
+    if others:
+        raise DataError(
+            f"expected file names in UTF-8, but {len(others)} are not: {list_first(others)}; rename these files or the "
+            "folder they are in"
+        )
+
+
 def _label_classes(samples: pd.DataFrame, classes: Mapping[str, str | None] | None) -> tuple[pd.DataFrame, list[str]]:
     mapping = _complete_mapping(samples, classes)
     _raise_problems([*_find_problems(samples), *_find_unmapped(samples, mapping)])

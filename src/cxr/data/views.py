@@ -12,7 +12,8 @@ VIEW_MODES = ("none", "frontal", "single_image_study")
 _PA = r"\b(?:P ?A|POSTERO ?ANTERIOR)\b"
 _AP = r"\b(?:A ?P|ANTERO ?POSTERIOR)\b"
 _FRONTAL = r"\bFRONTAL\b"
-_OTHER = r"\b(?:LL|RL|LAT|LATERAL|LLO|RLO|LAO|RAO|LPO|RPO|OBL|OBLIQUE|LLD|RLD|DECUB|DECUBITUS|XTABLE|SWIMMERS?)\b"
+_LATERAL = "LL|RL|[LR]?LAT|LATERAL|SEITL|SEITLICH|PROFIL"
+_OTHER = rf"\b(?:{_LATERAL}|LLO|RLO|LAO|RAO|LPO|RPO|OBL|OBLIQUE|LLD|RLD|DECUB|DECUBITUS|XTABLE|SWIMMERS?)\b"
 _RANK = {"pa": 0, "ap": 1, "frontal": 2, "unknown": 3}  # "other" is never kept
 
 

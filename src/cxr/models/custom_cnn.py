@@ -6,7 +6,7 @@ from torch import nn
 
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import InputContract
-from cxr.models.arguments import check_positive, checked_rate
+from cxr.models.arguments import check_choice, check_positive, checked_rate
 from cxr.models.head import Classifier, make_activation, make_head
 
 
@@ -54,6 +54,7 @@ def build_custom_cnn(
     """
     widths = (in_channels, filters_1, filters_2, filters_3, filters_4)
     _check_geometry(widths, kernel, stride, pool)
+    check_choice("net.batch_norm", batch_norm, (True, False))
     blocks = [_block(widths[i], widths[i + 1], kernel, stride, activation, batch_norm) for i in range(4)]
     backbone = nn.Sequential(
         OrderedDict(
@@ -93,5 +94,4 @@ def _check_geometry(widths: tuple[int, ...], kernel: int, stride: int, pool: int
     check_positive("pool", pool)
     if kernel % 2 == 0:
         raise ConfigError(f"expected net.kernel to be odd, got {kernel}; choose {kernel - 1} or {kernel + 1}")
-    if stride not in (1, 2):
-        raise ConfigError(f"expected net.stride to be 1 or 2, got {stride!r}; choose one of these")
+    check_choice("net.stride", stride, (1, 2))

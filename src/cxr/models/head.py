@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxr.errors import ConfigError
 from cxr.imaging.preprocess import InputContract
-from cxr.models.arguments import check_arguments, check_positive, checked_rate
+from cxr.models.arguments import check_arguments, check_choice, check_positive, checked_rate
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -44,8 +43,7 @@ class Classifier(nn.Module):
 
 def make_activation(name: str) -> nn.Module:
     """Return the activation called `name` in `ACTIVATIONS`; ConfigError for any other name."""
-    if name not in ACTIVATIONS:
-        raise ConfigError(f"expected an activation out of {', '.join(ACTIVATIONS)}, got '{name}'; choose one of these")
+    check_choice("an activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
 
 
@@ -84,7 +82,7 @@ def make_head(
 
 def make_configured_head(in_features: int, num_classes: int, head: Mapping[str, Any] | None) -> nn.Sequential:
     """Make the head that the arguments `head` describe: a subset of hidden, activation and dropout."""
-    arguments = {} if head is None else dict(head)
+    arguments = {} if head is None else head
     known = list(inspect.signature(make_head).parameters)[2:]
     check_arguments("net.head", arguments, known)
     return make_head(in_features, num_classes, **arguments)

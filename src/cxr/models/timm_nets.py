@@ -13,7 +13,7 @@ from torch import nn
 
 from cxr.errors import ConfigError, WeightsError
 from cxr.imaging.preprocess import InputContract
-from cxr.models.arguments import checked_rate
+from cxr.models.arguments import check_choice, checked_path, checked_rate
 from cxr.models.download import fetch
 from cxr.models.head import Classifier, make_configured_head, normalized_contract
 from cxr.models.weights import State, read_state
@@ -56,21 +56,22 @@ def build_timm(
         ConfigError: An argument lies outside its range, or the architecture has no such option.
         WeightsError: The weights are absent, cannot be fetched, or do not fit.
     """
-    if weights_path is not None and not pretrained:
+    check_choice("net.pretrained", pretrained, (True, False))
+    path = checked_path(weights_path)
+    if path is not None and not pretrained:
         raise ConfigError("expected net.pretrained=true with net.weights_path, got false; set it or drop the path")
-    if in_channels not in (1, 3):
-        raise ConfigError(f"expected net.in_channels to be 1 or 3, got {in_channels!r}; choose one of these")
+    check_choice("net.in_channels", in_channels, (1, 3))
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     options: dict[str, Any] = {name: checked_rate(name, rate) for name, rate in rates.items() if rate is not None}
     options["in_chans"] = in_channels
     described = _describe(architecture)
-    size = None
+    asked, size = None if img_size is None else _pair(img_size), None
     if described.fixed_input_size:
-        size = described.input_size[1:] if img_size is None else _pair(img_size)
+        size = described.input_size[1:] if asked is None else asked
         if size != described.input_size[1:]:
             options["img_size"] = _find_img_size(architecture, options, size)
     if pretrained:
-        backbone = _create_pretrained(architecture, described, weights_path, options)
+        backbone = _create_pretrained(architecture, described, path, options)
         contract = normalized_contract(in_channels, described.mean, described.std, size)
     else:
         backbone = _create(architecture, num_classes=0, **options)
@@ -82,7 +83,7 @@ def _describe(architecture: str) -> Any:
     """Return timm's record of an architecture and its weights."""
     import timm
 
-    name, _, tag = architecture.partition(".")
+    name, _, tag = str(architecture).partition(".")
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"choose e.g. {', '.join(near)}" if near else "list them with timm.list_models()"
@@ -109,8 +110,12 @@ def _feature_count(backbone: Any) -> int:
 
 
 def _pair(img_size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    return int(height), int(width)
+    pair = (img_size, img_size) if isinstance(img_size, int) else img_size
+    if not (isinstance(pair, Sequence) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair)):
+        raise ConfigError(
+            f"expected net.img_size to be null, a side or [height, width], got {img_size!r}; give whole numbers above 0"
+        )
+    return pair[0], pair[1]
 
 
 def _find_img_size(architecture: str, options: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
@@ -133,10 +138,8 @@ def _find_img_size(architecture: str, options: Mapping[str, Any], size: tuple[in
     )
 
 
-def _create_pretrained(
-    architecture: str, described: Any, weights_path: str | None, options: Mapping[str, Any]
-) -> nn.Module:
-    path = _find_weights(architecture, described) if weights_path is None else Path(weights_path)
+def _create_pretrained(architecture: str, described: Any, path: Path | None, options: Mapping[str, Any]) -> nn.Module:
+    path = _find_weights(architecture, described) if path is None else path
     state = read_state(path)
     classifiers = (described.classifier,) if isinstance(described.classifier, str) else described.classifier
     state |= _classifier_of(_create(architecture, **options), classifiers)  # it is replaced anyway: any width will do

@@ -10,7 +10,7 @@ from torch import nn
 
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import InputContract
-from cxr.models.arguments import checked_rate
+from cxr.models.arguments import check_choice, checked_path, checked_rate
 from cxr.models.download import fetch
 from cxr.models.head import Classifier, make_configured_head, normalized_contract, pool_features
 from cxr.models.weights import State, load_into, read_state, subtree
@@ -47,10 +47,10 @@ def build_torchvision_densenet(
     """
     from torchvision import models
 
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ConfigError(f"expected net.architecture to be one of {known}, got '{architecture}'; choose one of these")
-    if weights_path is not None and not pretrained:
+    check_choice("net.architecture", architecture, ARCHITECTURES)
+    check_choice("net.pretrained", pretrained, (True, False))
+    path = checked_path(weights_path)
+    if path is not None and not pretrained:
         raise ConfigError("expected net.pretrained=true with net.weights_path, got false; set it or drop the path")
     densenet = models.get_model(architecture, drop_rate=checked_rate("drop_rate", drop_rate))
     features: nn.Sequential = densenet.features
@@ -58,7 +58,7 @@ def build_torchvision_densenet(
     contract = InputContract(channels=in_channels, size=None)
     if pretrained:
         weights = models.get_model_weights(architecture).DEFAULT
-        _load_pretrained(features, weights.url, weights_path, in_channels)
+        _load_pretrained(features, weights.url, path, in_channels)
         normalization = weights.transforms()
         contract = normalized_contract(in_channels, normalization.mean, normalization.std)
     return Classifier(
@@ -67,19 +67,16 @@ def build_torchvision_densenet(
 
 
 def _set_channels(features: nn.Sequential, in_channels: int) -> None:
-    if in_channels not in (1, 3):
-        raise ConfigError(f"expected net.in_channels to be 1 or 3, got {in_channels!r}; choose one of these")
+    check_choice("net.in_channels", in_channels, (1, 3))
     if in_channels == 1:
         first = cast(nn.Conv2d, features.get_submodule("conv0"))
         first.in_channels = 1
         first.weight = nn.Parameter(first.weight.detach().sum(dim=1, keepdim=True))
 
 
-def _load_pretrained(features: nn.Module, url: str, weights_path: str | None, in_channels: int) -> None:
-    if weights_path is None:
+def _load_pretrained(features: nn.Module, url: str, path: Path | None, in_channels: int) -> None:
+    if path is None:
         path = fetch(url, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name, REMEDY)
-    else:
-        path = Path(weights_path)
     state = subtree(_modern_names(read_state(path)), "features.")
     if in_channels == 1 and "conv0.weight" in state:
         state["conv0.weight"] = state["conv0.weight"].sum(dim=1, keepdim=True)

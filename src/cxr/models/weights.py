@@ -1,7 +1,8 @@
 """Weights files: read without running code from them, convert once, fit into a net. Knows nothing of any architecture.
 
-A file that torch wrote is always read with `weights_only=True`; nothing here unpickles freely. It does not guarantee
-that the numbers in a file are good, only that they have the names and shapes of the net.
+A file that torch wrote is always read with `weights_only=True`; nothing here unpickles freely. Where a file holds a
+whole module, a class without any code stands for each of its classes, since a file may also call what it may name. It
+does not guarantee that the numbers in a file are good, only that they have the names and shapes of the net.
 """
 
 import hashlib
@@ -27,13 +28,17 @@ Opcode = tuple[str, Any, bytes]
 """Name, argument and bytes of one pickle instruction."""
 
 
-def read_state(path: Path, classes: Sequence[type] = ()) -> State:
+class _Inert:
+    """Stands for a class that a file names: takes the attributes that the file gives it, and can do nothing."""
+
+
+def read_state(path: Path, classes: Sequence[str] = ()) -> State:
     """Read the named tensors of a weights file onto the CPU.
 
     Args:
         path: A `.safetensors` file, or one that `torch.save` wrote: a dictionary of tensors, the same under the key
             "state_dict", or a whole module of `classes`.
-        classes: Classes beside torch's own tensors that the file may hold.
+        classes: Full names of the classes of modules that the file may hold; none of them is imported or called.
 
     Raises:
         WeightsError: The file is absent, damaged, or holds anything else.
@@ -51,7 +56,7 @@ def read_state(path: Path, classes: Sequence[type] = ()) -> State:
         ) from error
 
 
-def read_converted(path: Path, classes: Sequence[type] = ()) -> State:
+def read_converted(path: Path, classes: Sequence[str] = ()) -> State:
     """Read a file that torch wrote, the first time only: a safetensors copy beside it serves from then on.
 
     The copy `<path>.safetensors` records the SHA-256 of its source and is made anew when that differs. It also serves
@@ -101,28 +106,26 @@ def _shorten(names: list[str], limit: int = 5) -> str:
 
 
 def _named_tensors(content: Any) -> State:
-    if isinstance(content, nn.Module):
-        return _module_tensors(content)
-    state = content.get("state_dict", content)
+    state = _module_entries(content) if isinstance(content, _Inert) else content.get("state_dict", content)
     strangers = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if strangers:
         raise ValueError(f"not tensors: {_shorten(strangers)}")
-    return dict(state)
+    return {name: tensor.detach() for name, tensor in state.items()}
 
 
-def _module_tensors(module: nn.Module, prefix: str = "") -> State:
-    """Walk a module that came from a file, calling nothing of it: `state_dict()` would run the hooks it brought."""
+def _module_entries(module: _Inert, prefix: str = "") -> dict[str, Any]:
+    """The parameters and buffers of what was a module when it was saved, by the names that its state had."""
     own = {**vars(module)["_parameters"], **vars(module)["_buffers"]}
-    state = {prefix + name: tensor.detach() for name, tensor in own.items() if tensor is not None}
+    state = {prefix + name: value for name, value in own.items() if value is not None}
     for name, child in vars(module)["_modules"].items():
-        state |= _module_tensors(child, f"{prefix}{name}.")
+        state |= _module_entries(child, f"{prefix}{name}.")
     return state
 
 
-def _load_restricted(content: bytes, classes: Sequence[type]) -> Any:
+def _load_restricted(content: bytes, classes: Sequence[str]) -> Any:
     if classes and not content.startswith(b"PK"):
         content = _without_source_records(content)
-    with torch.serialization.safe_globals(list(classes)):
+    with torch.serialization.safe_globals([set, *((_Inert, name) for name in classes)]):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from cxr.errors import ConfigError, require_extra
 from cxr.imaging.preprocess import InputContract
-from cxr.models.arguments import checked_rate
+from cxr.models.arguments import check_choice, checked_path, checked_rate
 from cxr.models.download import fetch
 from cxr.models.head import Classifier, make_configured_head, pool_features
 from cxr.models.weights import load_into, read_converted, subtree
@@ -31,6 +31,21 @@ WEIGHTS = {
     "mimic_ch": "mimic_ch",
 }
 """The seven weight sets: by the name of their data (two also by their short one), what torchxrayvision calls them."""
+
+PICKLED_CLASSES = (
+    "torchxrayvision.models.DenseNet",
+    "torchxrayvision.models._DenseBlock",
+    "torchxrayvision.models._DenseLayer",
+    "torchxrayvision.models._Transition",
+    "torch.nn.modules.activation.ReLU",
+    "torch.nn.modules.batchnorm.BatchNorm2d",
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.conv.Conv2d",
+    "torch.nn.modules.linear.Linear",
+    "torch.nn.modules.pooling.AvgPool2d",
+    "torch.nn.modules.pooling.MaxPool2d",
+)
+"""What the weights files hold: each is a whole module that torch.save pickled."""
 
 REMEDY = "name its place by net.weights_path=..., or start from random weights by net.weights=null"
 
@@ -61,19 +76,17 @@ def build_xrv_densenet121(
         MissingExtraError: torchxrayvision is not installed.
         WeightsError: The weights are absent, cannot be fetched, or do not fit.
     """
-    if weights is not None and weights not in WEIGHTS:
-        known = ", ".join(WEIGHTS)
-        raise ConfigError(f"expected net.weights to be one of {known} or null, got '{weights}'; choose one of these")
-    if weights_path is not None and weights is None:
+    check_choice("net.weights", weights, [*WEIGHTS, None])
+    path = checked_path(weights_path)
+    if path is not None and weights is None:
         raise ConfigError("expected net.weights to name the set in net.weights_path, got null; name it, e.g. all")
     xrv = _import_torchxrayvision()
-    path = None
-    if weights is not None:
-        path = _cached_file(xrv, WEIGHTS[weights]) if weights_path is None else Path(weights_path)
+    if weights is not None and path is None:
+        path = _cached_file(xrv, WEIGHTS[weights])
     densenet = xrv.models.DenseNet(drop_rate=checked_rate("drop_rate", drop_rate))
     features: nn.Sequential = densenet.features
     if path is not None:
-        load_into(features, subtree(read_converted(path, _pickled_classes(xrv)), "features."), str(path))
+        load_into(features, subtree(read_converted(path, PICKLED_CLASSES), "features."), str(path))
     return Classifier(
         pool_features(features),
         make_configured_head(densenet.classifier.in_features, num_classes, head),
@@ -95,10 +108,3 @@ def _cached_file(xrv: ModuleType, name: str) -> Path:
     if path.with_name(f"{path.name}.safetensors").is_file():
         return path
     return fetch(url, path, REMEDY)
-
-
-def _pickled_classes(xrv: ModuleType) -> list[type]:
-    """What the weights files hold: each is a whole module that torch.save pickled."""
-    models = xrv.models
-    own = [models.DenseNet, models._DenseBlock, models._DenseLayer, models._Transition]
-    return [*own, nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Linear, set]

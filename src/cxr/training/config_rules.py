@@ -56,6 +56,8 @@ RULES = {
     "ckpt_path": optional(TEXT),
     "monitor.metric": TEXT,
     "monitor.mode": one_of("max", "min"),
+    "data.root": optional(TEXT),
+    "data.limit": optional(whole(1)),
     "data.batch_size": whole(1),
     "data.num_workers": whole(0),
     "data.cache": SWITCH,

@@ -48,6 +48,25 @@ def test_dicom_studies_are_the_default(run, tmp_path):
     assert len(list(tmp_path.glob("out/train/*/*/*.dcm"))) >= 2
 
 
+@pytest.mark.parametrize("out", ["file/out", "file/deeper/out", "/proc/out"])
+def test_a_place_that_cannot_be_written_is_said_in_one_line(run, tmp_path, monkeypatch, capsys, out):
+    """In /proc a lock could be waited for without end."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        run("--studies", 1, "--size", 32, "--out", out)
+    told = capsys.readouterr().err
+    assert told.startswith(f"expected to write phantoms for {tmp_path / out}, but: ")
+    assert told.endswith("; free disk space or name another folder\n")
+
+
+def test_a_sheet_that_cannot_be_written_is_said_in_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        run("--studies", 1, "--size", 32, "--out", tmp_path / "out", "--contact-sheet", tmp_path / "file" / "sheet.png")
+    assert f"expected to write the contact sheet {tmp_path}/file/sheet.png, but: " in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_said_in_one_line(run, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run("--studies", 0, "--out", tmp_path / "out")

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from cxr.data.readers import make_image_folder_samples
@@ -76,6 +78,17 @@ def test_folder_without_class_folders(tmp_path):
     write_files(tmp_path, "1.png")
     with pytest.raises(DataError, match="expected folders of images in .* but found none; point data.root at such"):
         make_image_folder_samples(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["A/Müller.png", "Süd/1.png"], ids=["file", "folder"])
+def test_names_that_are_not_utf8(tmp_path, name):
+    write_files(tmp_path, "A/1.png", "B/1.png")
+    write_files(tmp_path, os.fsdecode(name.encode("latin-1")))
+    with pytest.raises(
+        DataError, match="file names in UTF-8, but 1 are not: .*(A/M\ufffdller|S\ufffdd/1).*; rename"
+    ) as caught:
+        make_image_folder_samples(tmp_path)
+    assert str(caught.value).encode()
 
 
 def test_empty_class_folder(tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import pandas as pd
 import pytest
 
@@ -116,6 +118,12 @@ def test_absent_data_say_what_to_download_and_what_to_do_without(tmp_path, missi
     ) as caught:
         make_siim_samples(root)
     assert "python train.py experiment=template data=phantom net=custom_cnn" in str(caught.value)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    write_dataset(tmp_path, [("a_study", "typical")], [os.fsdecode("a/s/Müller.dcm".encode("latin-1"))])
+    with pytest.raises(DataError, match="file names in UTF-8, but 1 are not: .*/a/s/M\ufffdller.dcm; rename"):
+        make_siim_samples(tmp_path)
 
 
 def test_table_without_the_official_columns(tmp_path):

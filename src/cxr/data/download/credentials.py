@@ -38,10 +38,23 @@ def find_login() -> KaggleLogin | None:
     """The credentials that Kaggle's client would use on this machine, or None.
 
     Raises:
-        DataError: a credentials file exists and cannot be used.
+        DataError: a credentials file exists and cannot be used, or what was found cannot be sent.
     """
     finders = (_token_from_environment, _token_from_file, _key_from_environment, _key_from_file, _oauth_login)
-    return next((login for login in (find() for find in finders) if login is not None), None)
+    login = next((login for login in (find() for find in finders) if login is not None), None)
+    if login is not None:
+        for secret in (login.token, login.username, login.key):
+            require_sendable(secret, login.source)
+    return login
+
+
+def require_sendable(secret: str | None, source: str) -> None:
+    """DataError, which does not show it, unless `secret` is None or printable ASCII without spaces."""
+    if secret is not None and not all("!" <= character <= "~" for character in secret):
+        raise DataError(
+            f"the credentials from {source} hold a space, a line break or a character that no token has, such as the "
+            f"quotation marks of a text editor; copy them again, or {HOW_TO_LOG_IN}"
+        )
 
 
 def _token_from_environment() -> KaggleLogin | None:

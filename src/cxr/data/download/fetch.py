@@ -77,7 +77,12 @@ class PartialFile:
     def finish(self) -> None:
         """Give the file its name."""
         self.path.replace(self.final_path)
-        self.note_path.unlink()
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what was received, if anything."""
+        self.path.unlink(missing_ok=True)
+        self.note_path.unlink(missing_ok=True)
 
 
 def bytes_to_come(remote: RemoteFile, path: Path) -> int | None:
@@ -128,6 +133,9 @@ def _receive(
         part.start(remote)
     if part.size() and part.size() != remote.size and remote.identity is not None:
         response = resume(response, part.size(), remote.identity)
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            part.discard()
+            raise requests.ConnectionError("what was received is not the start of this file")
         response.raise_for_status()
         if not response.headers.get("Content-Range", "").startswith(f"bytes {part.size()}-"):
             remote = RemoteFile.from_response(response)

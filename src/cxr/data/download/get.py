@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from cxr.data.download.archive import extract_archive, format_size, free_bytes, require_space
 from cxr.data.download.catalogue import Dataset, missing_proof
 from cxr.data.download.credentials import HOW_TO_LOG_IN, find_login
-from cxr.data.download.fetch import RemoteFile, bytes_to_come, fetch
+from cxr.data.download.fetch import PartialFile, RemoteFile, bytes_to_come, fetch
 from cxr.data.download.kaggle_api import BY_HAND, KaggleApi, explain_refusal
 from cxr.errors import DataError, require_extra
 
@@ -27,9 +27,13 @@ def plan_download(dataset: Dataset, data_dir: Path) -> dict[str, str]:
 
     Returns:
         Slug, page, terms, size, folder, free disk, credentials and what is there already.
+
+    Raises:
+        DataError: the folder cannot be looked into.
     """
-    free = free_bytes(data_dir)
-    state = _state(dataset, data_dir)
+    with _disk_errors_told(data_dir):
+        free = free_bytes(data_dir)
+        state = _state(dataset, data_dir)
     fits = state == "complete" or free > dataset.archive_bytes + dataset.extracted_bytes
     return {
         "dataset": f"{dataset.name} = Kaggle {dataset.kind} {dataset.slug}",
@@ -62,11 +66,14 @@ def get_dataset(dataset: Dataset, data_dir: Path) -> Path:
     """
     target, archive = data_dir / dataset.folder, data_dir / dataset.archive_name
     with _disk_errors_told(data_dir), _alone(dataset, data_dir):
-        missing = missing_proof(dataset, target)
-        if not missing:
+        if not missing_proof(dataset, target):
             return target
-        if target.exists() and any(target.iterdir()):
-            raise DataError(f"{target} is not empty and lacks {missing[0]}; move it away and repeat the command")
+        obstacle = _obstacle(dataset, target)
+        if obstacle is not None:
+            raise DataError(
+                f"{target} is {obstacle}; move it away and repeat the command, with --out or CXR_DATA_DIR for another "
+                "place"
+            )
         if not archive.exists():
             _download(dataset, archive)
         _install(dataset, archive, target)
@@ -87,8 +94,8 @@ def _download(dataset: Dataset, archive: Path) -> None:
             response = kaggle.open_archive(dataset)
             to_come = bytes_to_come(RemoteFile.from_response(response), archive)
             require_space(archive.parent, expected + (dataset.archive_bytes if to_come is None else to_come))
-            _note_path(archive).write_text(json.dumps({"announced_bytes": expected}))
             fetch(response, partial(kaggle.open_archive, dataset), kaggle.continue_archive, archive)
+            _write_note(archive, expected)
     except requests.RequestException as error:
         raise explain_refusal(error, dataset, login) from error
 
@@ -110,23 +117,34 @@ def _install(dataset: Dataset, archive: Path, target: Path) -> None:
         half_made.rename(target)
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
-    if _note_path(archive).exists():
+    if _read_note(archive):
         archive.unlink()
-        _note_path(archive).unlink()
+    _note_path(archive).unlink(missing_ok=True)
+    PartialFile(archive).discard()
 
 
 def _note_path(archive: Path) -> Path:
-    """Beside an archive that was downloaded here, with the announced size of its content."""
+    """Beside an archive that was downloaded here: the announced size of its content, and when the file was finished."""
     return archive.with_name(f"{archive.name}.json")
+
+
+def _write_note(archive: Path, announced: int) -> None:
+    note = {"announced_bytes": announced, "finished_ns": archive.stat().st_mtime_ns}
+    _note_path(archive).write_text(json.dumps(note))
+
+
+def _read_note(archive: Path) -> dict[str, int]:
+    """The note of this very file; empty for one that was put there by hand, also in the place of a downloaded one."""
+    try:
+        note: dict[str, int] = json.loads(_note_path(archive).read_text())
+        return note if note["finished_ns"] == archive.stat().st_mtime_ns else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def _max_bytes(dataset: Dataset, archive: Path) -> int:
     """Twice the content that Kaggle or the catalogue announced: more is no dataset, but an attack."""
-    try:
-        announced = int(json.loads(_note_path(archive).read_text())["announced_bytes"])
-    except (OSError, ValueError, KeyError):
-        announced = 0
-    return 2 * max(announced, dataset.extracted_bytes)
+    return 2 * max(_read_note(archive).get("announced_bytes", 0), dataset.extracted_bytes)
 
 
 @contextmanager
@@ -157,7 +175,7 @@ def _disk_errors_told(folder: Path) -> Iterator[None]:
                 "CXR_DATA_DIR, and repeat the command: it continues where it stopped"
             ) from error
         raise DataError(
-            f"{folder} cannot be written ({error}); choose a writable folder with --out or CXR_DATA_DIR"
+            f"{folder} cannot be used ({error}); choose a writable folder with --out or CXR_DATA_DIR"
         ) from error
 
 
@@ -173,13 +191,24 @@ def _login_state(dataset: Dataset) -> str:
     )
 
 
+def _obstacle(dataset: Dataset, target: Path) -> str | None:
+    """What lies where a dataset should be put, if it is in the way."""
+    if target.is_symlink():
+        return f"a link to {target.readlink()}, where the dataset is not complete"
+    if target.exists() and not target.is_dir():
+        return "a file, expected a folder or nothing"
+    if target.exists() and any(target.iterdir()):
+        return f"incomplete: it is not empty and lacks {missing_proof(dataset, target)[0]}"
+    return None
+
+
 def _state(dataset: Dataset, data_dir: Path) -> str:
     target, archive = data_dir / dataset.folder, data_dir / dataset.archive_name
-    missing = missing_proof(dataset, target)
-    if not missing:
+    if not missing_proof(dataset, target):
         return "complete"
-    if target.exists() and any(target.iterdir()):
-        return f"incomplete: lacks {missing[0]}"
+    obstacle = _obstacle(dataset, target)
+    if obstacle is not None:
+        return obstacle
     part = archive.with_name(f"{archive.name}.part")
     if archive.exists():
         return f"{archive} is there and will be unpacked"

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cxr.data.download.catalogue import Dataset
-from cxr.data.download.credentials import HOW_TO_LOG_IN, KaggleLogin
+from cxr.data.download.credentials import HOW_TO_LOG_IN, KaggleLogin, require_sendable
 from cxr.errors import DataError, require_extra
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class KaggleApi:
         if login is None:
             self._client = _open_client()
         elif login.token is None and login.key is None:
-            self._client = _open_client(api_token=_oauth_token())
+            self._client = _open_client(api_token=_oauth_token(login))
         else:
             self._client = _open_client(api_token=login.token, username=login.username, password=login.key)
         self._session = self._client.http_client()._session
@@ -127,11 +127,22 @@ def _open_client(**credentials: str | None) -> Any:
     return client
 
 
-def _oauth_token() -> Any:
+def _oauth_token(login: KaggleLogin) -> str:
+    import requests
     from kagglesdk.kaggle_creds import KaggleCredentials
 
-    with _open_client() as client:
-        return KaggleCredentials.load(client=client).get_access_token()
+    try:
+        with _open_client() as client:
+            token: str = KaggleCredentials.load(client=client).get_access_token()
+        require_sendable(token, login.source)
+    except (AttributeError, TypeError, ValueError) as error:  # the client trusts the file
+        if isinstance(error, requests.RequestException):
+            raise
+        raise DataError(
+            f"{login.source} is damaged ({type(error).__name__}); log in again with `kaggle auth login`, or "
+            f"{HOW_TO_LOG_IN}"
+        ) from None
+    return token
 
 
 def explain_refusal(error: Exception, dataset: Dataset, login: KaggleLogin | None) -> DataError:

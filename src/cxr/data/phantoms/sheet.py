@@ -10,6 +10,7 @@ from cxr.data.phantoms.anatomy import draw_person
 from cxr.data.phantoms.chance import stream
 from cxr.data.phantoms.findings import CLASS_NAMES, NEGATIVE, draw_findings
 from cxr.data.phantoms.radiograph import SOURCES, draw_exam, render
+from cxr.errors import DataError
 
 Sheet = npt.NDArray[np.uint8]
 _VISIBILITIES = (1.0, 0.85, 0.7, 0.55, 0.0)  # from plain to not drawn, one for each column
@@ -17,12 +18,20 @@ _SIZE, _LINE, _GAP = 236, 19, 4
 
 
 def write_contact_sheet(path: Path | str, seed: int) -> None:
-    """Write a PNG of 64 grey levels: a row for each class, a column for each visibility from plain to not drawn."""
+    """Write a PNG of 64 grey levels: a row for each class, a column for each visibility from plain to not drawn.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
     columns = range(len(_VISIBILITIES))
     sheet = np.vstack([np.hstack([_tile(name, column, seed) for column in columns]) for name in CLASS_NAMES])
     coarse = np.asarray(sheet >> 2, np.uint8) * np.uint8(255 // 63)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(cv2.imencode(".png", coarse, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
+    encoded = cv2.imencode(".png", coarse, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(encoded)
+    except OSError as error:
+        raise DataError(f"expected to write the contact sheet {path}, but: {error}; name another place") from error
 
 
 def _tile(class_name: str, column: int, seed: int) -> Sheet:

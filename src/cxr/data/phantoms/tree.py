@@ -39,7 +39,7 @@ def write_siim_cohort(spec: CohortSpec, out: Path | str, workers: int | None = N
         workers: Processes; None takes one per CPU. The bytes do not depend on it.
 
     Raises:
-        DataError: `out` holds something else.
+        DataError: `out` holds something else or cannot be written.
         MissingExtraError: An encoder of `spec.encodings` is not installed.
     """
     _write(spec, Path(out), "siim", 0.0, workers, reuse=False)
@@ -57,7 +57,7 @@ def write_folder_cohort(
         test_fraction: Above 0, that share of the patients goes to `test/<class name>`, the others to `train/…`.
 
     Raises:
-        DataError: `out` holds something else.
+        DataError: `out` holds something else or cannot be written.
         ConfigError: `test_fraction` is not a share below 1.
     """
     if not 0 <= test_fraction < 1:
@@ -94,7 +94,7 @@ def read_truth(root: Path | str) -> pd.DataFrame:
 
 
 def _write(spec: CohortSpec, out: Path, layout: str, test_fraction: float, workers: int | None, reuse: bool) -> None:
-    """Check, draw into a hidden sibling, swap it in."""
+    """Check and write; no other process may write the same place meanwhile."""
     out = out.absolute()
     settings = {
         "generator": _GENERATOR,
@@ -103,29 +103,41 @@ def _write(spec: CohortSpec, out: Path, layout: str, test_fraction: float, worke
         "test_fraction": test_fraction,
         "spec": spec.to_dict(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.parent / f".{out.name}.lock"):
-        if reuse and _read_marker(out) == settings:
-            return
-        _check_replaceable(out)
-        if layout == "siim":
-            for encoding in sorted(set(spec.encodings) & set(_ENCODERS)):
-                require_extra(_ENCODERS[encoding], "phantoms")
-        for leftover in (*out.parent.glob(f".{out.name}.partial-*"), out.parent / f".{out.name}.old"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        fresh, old = out.parent / f".{out.name}.partial-{os.getpid()}", out.parent / f".{out.name}.old"
-        try:
-            fresh.mkdir()
-            write_layout(Job(spec, fresh, layout, test_fraction), workers)
-            (fresh / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(
-                f"expected to write phantoms for {out}, but: {error}; free disk space or name another folder"
-            ) from error
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+    lock = out.parent / f".{out.name}.lock"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()  # where no file can be made, the lock itself would wait for ever
+        with FileLock(lock):
+            if reuse and _read_marker(out) == settings:
+                return
+            _check_replaceable(out)
+            if layout == "siim":
+                for encoding in sorted(set(spec.encodings) & set(_ENCODERS)):
+                    require_extra(_ENCODERS[encoding], "phantoms")
+            _replace(
+                out,
+                Job(spec, out.parent / f".{out.name}.partial-{os.getpid()}", layout, test_fraction),
+                settings,
+                workers,
+            )
+    except OSError as error:
+        raise DataError(
+            f"expected to write phantoms for {out}, but: {error}; free disk space or name another folder"
+        ) from error
+
+
+def _replace(out: Path, job: Job, settings: dict[str, Any], workers: int | None) -> None:
+    """Draw into a hidden sibling and swap it in."""
+    old = out.parent / f".{out.name}.old"
+    for leftover in (*out.parent.glob(f".{out.name}.partial-*"), old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    job.root.mkdir()
+    write_layout(job, workers)
+    (job.root / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if out.exists():
+        out.rename(old)
+    job.root.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(out: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.readers.remedy import download_remedy
-from cxr.data.samples import list_first
+from cxr.data.samples import list_first, require_utf8
 from cxr.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def make_image_folder_samples(root: str | Path, *, dataset: str | None = None) -
         `attrs["report"]` holds the counts of what was ignored.
 
     Raises:
-        DataError: `root` is no folder, has no class folders, or a class folder has no images.
+        DataError: `root` is no folder, has no class folders, a class folder has no images, or a name is not UTF-8.
     """
     root = Path(root).absolute()
     remedy = _OWN_REMEDY if dataset is None else download_remedy(dataset)
@@ -98,6 +98,7 @@ def _list_images(folder: Path, ignored: Counter[str]) -> list[Path]:
 
 
 def _make_table(root: Path, rows: list[tuple[str | None, str, Path]], ignored: Counter[str]) -> pd.DataFrame:
+    require_utf8(path for _, _, path in rows)
     paths = [path.relative_to(root) for _, _, path in rows]
     samples = pd.DataFrame(
         {

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from cxr.data.samples import list_first
+from cxr.data.samples import list_first, require_utf8
 from cxr.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ def _list_images(train: Path) -> pd.DataFrame:
     paths = [path.relative_to(train) for path in train.glob("[!.]*/[!.]*/[!.]*") if path.suffix.lower() == ".dcm"]
     if not paths:
         raise DataError(f"expected DICOM files as {train}/<study>/<series>/<image>.dcm, but found none; {_REMEDY}")
+    require_utf8(train / path for path in paths)
     paths.sort()
     return pd.DataFrame(
         {
