@@ -134,7 +134,7 @@ def test_data_leaks_lists_what_is_there_twice_and_what_another_dataset_shares(im
     table = tmp_path / "logs" / "data_leaks" / "image_folder" / "pairs.csv"
     assert capsys.readouterr().out.splitlines() == ["       1  file", f"pairs: {table}"]
     (pair,) = pd.read_csv(table).to_dict("records")
-    assert {pair["sample_a"], pair["sample_b"]} == {"a/0.png", "a/again.png"}
+    assert {pair["sample_a"], pair["sample_b"]} == {"a/0", "a/again"}
 
     other = shlex.join(["data=image_folder", f"data.root={tmp_path}/other", *common])
     assert main(["data", "leaks", *words, "--against", other, "--out", str(tmp_path / "out")]) == 0
@@ -152,8 +152,8 @@ def test_data_audit_finds_the_class_in_the_border(images, tmp_path, capsys):
     words = ["data=image_folder", f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "preprocess.size=[16,16]"]
     assert main(["data", "audit", *words, "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"audit: {tmp_path}/out/audit.json"
-    rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "audit.json").read_text())["rows"]}
-    assert rows["border"]["verdict"] == "shortcut"
+    rows = json.loads((tmp_path / "out" / "audit.json").read_text())["rows"]
+    assert "shortcut" in [row["verdict"] for row in rows if row["name"] == "border"]
 
 
 @pytest.mark.filterwarnings("ignore:the test part has")
