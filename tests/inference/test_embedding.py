@@ -25,7 +25,7 @@ NETS = MappingProxyType(
 def make_predictor(net, precision="uint8", temperature=1.0):
     contract = net.input_contract
     preprocess = Preprocess(size=(64, 48), precision=precision, low=contract.low, high=contract.high)
-    return Predictor(net.eval(), NAMES, preprocess, temperature, False, None, {}, torch.device("cpu"))
+    return Predictor(net.eval(), NAMES, False, preprocess, temperature, False, None, {}, torch.device("cpu"))
 
 
 def draw_images(count=3):

@@ -106,9 +106,13 @@ class Predictor:
         if len(images) == 0:
             return np.zeros((0, len(self.class_names)))
         batch = torch.from_numpy(np.stack([self.preprocess(image) for image in images]))
-        logits: torch.Tensor = self.net(batch.to(self.device)).double().cpu()
-        logits = logits / self.temperature
-        return (logits.sigmoid() if self.multilabel else logits.softmax(dim=1)).numpy()
+        logits: torch.Tensor = self.net(batch.to(self.device))
+        return self.to_probs(logits)
+
+    def to_probs(self, logits: torch.Tensor) -> Probs:
+        """(N, K) probabilities of logits (N, K), computed in float64."""
+        scaled = logits.double().cpu() / self.temperature
+        return (scaled.sigmoid() if self.multilabel else scaled.softmax(dim=1)).numpy()
 
 
 def write_bundle(

@@ -40,6 +40,4 @@ def embed_stored(predictor: Predictor, stored: Stored) -> tuple[Embeddings, Prob
         )
     batch = torch.from_numpy(predictor.preprocess.finish(stored)).to(predictor.device)
     features = net.backbone(batch)
-    logits = net.head(features).double()
-    probs = (logits / predictor.temperature).softmax(dim=1)
-    return features.float().cpu().numpy(), probs.cpu().numpy()
+    return features.float().cpu().numpy(), predictor.to_probs(net.head(features))
