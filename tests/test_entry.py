@@ -92,3 +92,12 @@ def test_dotenv_is_read_and_does_not_overrule_the_environment(tmp_path, monkeypa
     monkeypatch.delenv("CXR_TEST_A", raising=False)
     prepare_environment()
     assert (os.environ.pop("CXR_TEST_A"), os.environ["CXR_TEST_B"]) == ("file", "environment")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_told_otherwise(monkeypatch, before, after):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+    prepare_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == after

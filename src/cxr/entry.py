@@ -25,8 +25,13 @@ FULL_DISK = (
 
 
 def prepare_environment() -> None:
-    """Read ``.env`` from the working folder and register the resolvers that the configs use."""
+    """Read ``.env`` from the working folder and register the resolvers that the configs use; call it before torch.
+
+    Compute threads that wait for each other sleep instead of spinning, unless OMP_WAIT_POLICY says otherwise: beside
+    another busy program, spinning threads keep the one they wait for from its core.
+    """
     load_dotenv(Path.cwd() / ".env")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     OmegaConf.register_resolver("run_dir", run_dir, replace=True, use_cache=True)  # one folder for all devices
     OmegaConf.register_resolver("has_env", lambda name: name in os.environ, replace=True)
 

@@ -77,6 +77,6 @@ def test_images_of_another_preprocessing_are_refused():
 def test_a_net_without_a_head_is_refused():
     net = build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"])
     predictor = make_predictor(net)
-    other = Predictor(nn.Flatten(), NAMES, predictor.preprocess, 1.0, False, None, {}, torch.device("cpu"))
+    other = Predictor(nn.Flatten(), NAMES, False, predictor.preprocess, 1.0, False, None, {}, torch.device("cpu"))
     with pytest.raises(ConfigError, match="expected a net of backbone and head, got Flatten; load it from a bundle"):
         embed_stored(other, np.zeros((2, 64, 48), np.uint8))
