@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,3 +40,23 @@ def test_leak_gate_prints_what_each_method_finds(monkeypatch, capsys):
     assert [float(re.findall(r"\d\.\d+", row)[0]) for row in rows] == [NEAR, LINKED]
     assert all(re.findall(r"\d\.\d+", row)[1] == "1.00" for row in rows)  # re-encoded films
     assert [line.split()[1] for line in printed.splitlines() if line.startswith(("│ 200 ", "│ 400 "))] == ["200", "400"]
+
+
+@pytest.mark.verify
+def test_input_pipeline_prints_every_way_beside_the_plain_one(capfd):
+    command = [sys.executable, str(BENCHMARKS / "input_pipeline.py"), "--files", "2", "--warm-images", "64"]
+    subprocess.run([*command, "--batch", "8"], check=True, timeout=600)
+    printed = capfd.readouterr().out
+    for name in ("this project", "torchxrayvision", "MONAI", "plain"):
+        assert printed.count(name) == 2, printed
+    assert re.search(r"custom CNN at 224 px: \d+\.\d ms a step, of which \d+\.\d\d ms", printed)
+    assert re.search(r"decoding jpeg2000: \d+\.\d% of the time in the codec", printed)
+
+
+@pytest.mark.slow
+def test_samples_table_prints_every_step(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["samples_table.py", "--rows", "3000"])
+    monkeypatch.setenv("COLUMNS", "120")
+    runpy.run_path(str(BENCHMARKS / "samples_table.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert all(step in printed for step in ("read the CSV", "gate", "groups", "split", "leak check"))

@@ -19,7 +19,7 @@ COVIDX_CLASSES = ["normal", "pneumonia", "COVID-19"]
 NORMALIZERS = ["minmax", "equalize"]
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_tables_without_a_shortcut_rarely_raise_an_alarm(make_table):
     rng = np.random.default_rng(0)
     alarms = 0
@@ -51,7 +51,7 @@ def draw_phantoms(seed, confounded, normalizer):
     return pd.DataFrame(rows), np.array(images)
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("seed", range(5))
 def test_phantoms_without_a_shortcut_raise_no_alarm(seed, normalizer):
@@ -62,7 +62,7 @@ def test_phantoms_without_a_shortcut_raise_no_alarm(seed, normalizer):
     assert thumbnail.separation.p_value <= 0.01  # findings show there: the images are not empty
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("seed", range(5))
 def test_phantoms_with_a_confounded_marker_raise_every_alarm(seed, normalizer):
@@ -105,7 +105,7 @@ def test_the_covidx_test_list_gives_covid_away_by_its_source():
 
 
 @needs_covidx
-@pytest.mark.slow
+@pytest.mark.verify
 def test_the_whole_covidx_lists_give_covid_away_by_their_source():
     audit = audit_samples(pd.concat([read_covidx("train"), read_covidx("test")], ignore_index=True), COVIDX_CLASSES)
     assert {row.scope for row in audit.shortcuts} == {"all", "test"}
