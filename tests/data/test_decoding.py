@@ -144,6 +144,21 @@ def test_a_codec_that_never_ends_costs_one_file(tmp_path, monkeypatch):
     assert [path for path in paths if decoded[path].stored is None] == [endless]
 
 
+@dataclass(frozen=True)
+class Wordy(Preprocess):
+    """Prints like a codec, past Python."""
+
+    def store(self, pixels: np.ndarray) -> np.ndarray:
+        os.write(2, b"Unsupported JPEG data precision 12")
+        return super().store(pixels)
+
+
+def test_what_codecs_print_stays_in_their_process(tmp_path, capfd):
+    (decoded,) = collect(write_images(tmp_path, 1), Wordy(), workers=1).values()
+    assert decoded.stored is not None
+    assert capfd.readouterr().err == ""
+
+
 def test_few_files_start_few_processes(tmp_path, monkeypatch):
     started = []
     start_pool = decoding._start_pool

@@ -78,6 +78,14 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path, index):
         assert reason in error
 
 
+def test_a_path_with_a_null_byte_is_one_bad_file(files, index):
+    table = index.describe(["/films/a\0b.png", files[1]])
+    assert table.loc[0, "error"].startswith(
+        "/films/a\0b.png: expected the path of a file, but it holds a null byte; write"
+    )
+    assert table.loc[1, "error"] is None
+
+
 def test_known_files_are_not_read_again(files, index, reads):
     first = index.describe(files)
     assert sorted(reads) == sorted(files[:-1])

@@ -13,8 +13,17 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
-from pydicom.uid import UID, JPEG2000Lossless, JPEGExtended12Bit, JPEGLSLossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
+from cxr.errors import ImageError
 from cxr.imaging.dicom import read_dicom
 
 from .dicom_files import LOSSLESS, LOSSY, TWELVE_BIT, TWELVE_BIT_JPEG, make_dataset, make_lut, save, save_encoded
@@ -100,6 +109,71 @@ def test_table(tmp_path, kind, photometric, display, name):
     np.testing.assert_allclose(pixels, shown_by_pydicom(stored, path), atol=1e-6)
 
 
+PLACES = {
+    "u12 to 15": ("u12", 15), "u12 to 13": ("u12", 13), "u10 to 15": ("u10", 15),
+    "s12 to 15": ("s12", 15), "s10 to 12": ("s10", 12),
+}  # fmt: skip
+"""Kinds of pixels in 16 bits, each with a High Bit above the usual one."""
+
+
+def surround(stored: np.ndarray, bits: int, high: int, filler: int) -> np.ndarray:
+    """The same pixels in bits that end at `high`, with all other bits set if `filler` is 1."""
+    below, mask = high + 1 - bits, 2**bits - 1
+    cells = (stored.astype(np.int64) & mask) << below | filler * (0xFFFF ^ mask << below)
+    return cells.astype(np.uint16).view(stored.dtype)
+
+
+def write_high(path: Path, place: str, photometric: str, display: str, filler: int) -> tuple[Path, np.ndarray]:
+    kind, high = PLACES[place]
+    bits, dtype = KINDS[kind]
+    stored = ramp(bits, dtype)
+    cells = surround(stored, bits, high, filler)
+    dataset = make_dataset(cells, bits, photometric, HighBit=high, **elements(display, bits, dtype.startswith("i")))
+    return save(path, dataset, cells), stored
+
+
+HIGH_CASES = list(itertools.product(PLACES, PHOTOMETRIC, DISPLAYS, [0, 1]))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=["native", "RLE"])
+@pytest.mark.parametrize(("place", "photometric", "display", "filler"), HIGH_CASES)
+def test_table_of_pixels_that_do_not_end_at_the_lowest_bit(tmp_path, place, photometric, display, filler, syntax):
+    path, stored = write_high(tmp_path / "image.dcm", place, photometric, display, filler)
+    if syntax == RLELossless:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
+        dataset.save_as(path)
+    np.testing.assert_allclose(read_dicom(path), shown_by_pydicom(stored, path), atol=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "high"), [(8, 15), (16, 11), (12, 16), (12, 0)])
+def test_high_bit_where_no_pixel_can_end_is_not_heeded(tmp_path, bits, high):
+    stored = ramp(bits, "u1" if bits == 8 else "u2")
+    path = save(tmp_path / "image.dcm", make_dataset(stored, bits, HighBit=high), stored)
+    np.testing.assert_allclose(read_dicom(path), stored / (2**bits - 1), atol=1e-6)
+
+
+def test_high_bit_of_a_codestream_that_holds_the_stored_bits_alone_is_not_heeded(tmp_path):
+    stored = ramp(12, "u2")
+    path, dataset = tmp_path / "image.dcm", make_dataset(stored, 12)
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    dataset.HighBit = 15
+    dataset.save_as(path, enforce_file_format=True)
+    np.testing.assert_allclose(read_dicom(path), stored / 4095, atol=1e-6)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1])
+def test_high_bit_of_a_codestream_with_other_bits_is_refused(tmp_path, syntax):
+    stored = ramp(12, "u2") << 4
+    path = save(tmp_path / "image.dcm", make_dataset(stored), stored, syntax)
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored = 12
+    dataset.save_as(path)
+    message = r"High Bit is Bits Stored - 1, but got High Bit 15 with 12 bits stored, .*; export .* with uncompressed"
+    with pytest.raises(ImageError, match=message):
+        read_dicom(path)
+
+
 LOSSY_CASES = [case for case in CASES if case[0] == "u8"]
 
 
@@ -147,6 +221,14 @@ def test_table_agrees_with_dcmtk(tmp_path, kind, photometric, display, name):
     path, _ = write(tmp_path / "image.dcm", kind, photometric, display, NAMES[name])
     expected = shown_by_dcmtk(path, display)
     np.testing.assert_allclose(read_dicom(path), expected, atol=1e-4 + 1.3 / 2 ** KINDS[kind][0])
+
+
+@needs_dcmtk
+@pytest.mark.parametrize(("place", "photometric", "display", "filler"), HIGH_CASES)
+def test_pixels_that_do_not_end_at_the_lowest_bit_agree_with_dcmtk(tmp_path, place, photometric, display, filler):
+    path, _ = write_high(tmp_path / "image.dcm", place, photometric, display, filler)
+    bits = KINDS[PLACES[place][0]][0]
+    np.testing.assert_allclose(read_dicom(path), shown_by_dcmtk(path, display), atol=1e-4 + 1.3 / 2**bits)
 
 
 @needs_dcmtk

@@ -4,7 +4,9 @@ import io
 import struct
 import subprocess
 import sys
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,57 @@ def test_sixteen_bits(tmp_path, kind):
 def test_twelve_bits_in_a_sixteen_bit_file_are_not_nearly_black(tmp_path, kind):
     path = saved(tmp_path, Image.fromarray(SIXTEEN // 16), f"deep.{kind}")
     np.testing.assert_allclose(read_image(path), SIXTEEN // 16 / 4095, atol=1e-6)
+
+
+def write_png(path, samples, colour_type, *chunks):
+    """A PNG of (H, W, C) uint16 `samples`, of which Pillow and OpenCV write only some kinds."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], 16, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts))
+    return path
+
+
+def png_chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+GREY_ALPHA, COLOUR, COLOUR_ALPHA = 4, 2, 6
+DEEP_KINDS = [(GREY_ALPHA, "ga"), (COLOUR, "ggg"), (COLOUR_ALPHA, "ggga")]
+
+
+@pytest.mark.parametrize("divisor", [1, 16], ids=["16 bits", "12 bits in 16"])
+@pytest.mark.parametrize(("colour_type", "channels"), DEEP_KINDS, ids=["LA", "RGB", "RGBA"])
+def test_sixteen_bits_with_alpha_or_colour(tmp_path, colour_type, channels, divisor):
+    planes = {"g": SIXTEEN // divisor, "a": np.full_like(SIXTEEN, 7)}
+    path = write_png(tmp_path / "deep.png", np.stack([planes[name] for name in channels], axis=-1), colour_type)
+    np.testing.assert_allclose(read_image(path), SIXTEEN // divisor / (65535 // divisor), atol=1e-6)
+
+
+DEEP_RGB = np.stack([SIXTEEN, SIXTEEN[:, ::-1], np.full_like(SIXTEEN, 900)], axis=-1)
+DEEP_LUMINANCE = DEEP_RGB @ np.array([0.299, 0.587, 0.114])
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_sixteen_bits_of_each_colour_become_luminance(tmp_path, kind):
+    path = tmp_path / f"colour.{kind}"
+    cv2.imwrite(str(path), DEEP_RGB[..., ::-1])
+    np.testing.assert_allclose(read_image(path), DEEP_LUMINANCE / 65535, atol=2 / 65535)
+
+
+def test_sixteen_bit_colour_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    chunk = (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    path = write_png(tmp_path / "turned.png", DEEP_RGB[:200], COLOUR, chunk)
+    np.testing.assert_allclose(read_image(path), np.rot90(DEEP_LUMINANCE[:200], -1) / 65535, atol=2 / 65535)
+
+
+def test_sixteen_bit_colour_that_opencv_cannot_decode(tmp_path, monkeypatch):
+    path = write_png(tmp_path / "deep.png", DEEP_RGB, COLOUR)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    with pytest.raises(ImageError, match=r"deep\.png: .* OpenCV cannot decode the 16 bits of each colour; export"):
+        read_image(path)
 
 
 def test_sixteen_bit_tiff_with_white_as_zero(tmp_path):

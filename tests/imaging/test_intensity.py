@@ -61,6 +61,22 @@ def test_rescale_by_a_negative_slope_turns_the_nominal_range():
     assert Rescale(-2, 10).nominal(0, 100) == (-190, 10)
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.25], ids=["integers", "floats"])
+def test_levels_that_do_not_occur_set_no_range(offset):
+    entries = np.arange(4096.0)
+    entries[100] = 65000
+    stored = np.delete(np.arange(4096), 100).reshape(63, 65) + offset
+    rendering = Rendering(NOMINAL, modality=LookupTable(0, entries, 16))
+    np.testing.assert_allclose(rendering.render(stored), np.rint(stored) / 4095, atol=1e-6)
+
+
+def test_padded_levels_of_a_modality_lut_set_no_range():
+    entries = np.append(65000, np.arange(1.0, 101))
+    stored = np.arange(101)[None]
+    result = Rendering((0, 255), modality=LookupTable(0, entries, 16), padding=(0, 0)).render(stored)
+    np.testing.assert_allclose(result, np.append(0, np.linspace(0, 1, 100))[None], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["u1", "i2", "u2", "i4", "u4", "f4", ">u2", ">i2"])
 def test_every_stored_type_is_rendered_alike(kind):
     stored = np.linspace(0, 120, 64).round().reshape(8, 8)

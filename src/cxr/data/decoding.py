@@ -245,6 +245,7 @@ def _starts(pool: ProcessPoolExecutor) -> bool:
 
 
 def _prepare_worker() -> None:
+    os.dup2(_nowhere(), 2)  # codecs print there what a file's error says in a sentence
     cv2.setNumThreads(1)  # the processes are parallel enough
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_exit_with_parent, daemon=True).start()

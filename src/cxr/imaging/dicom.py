@@ -52,7 +52,7 @@ def read_dicom(path: Path | str) -> Pixels:
     (LINEAR, LINEAR_EXACT, SIGMOID), then MONOCHROME1 is inverted. Without a usable window the image is scaled by the
     no-window rule of `cxr.imaging.intensity.Rendering`. Colour becomes luminance (ITU-R BT.601), without
     stretching. Pixels of the Pixel Padding Value are black. Presentation LUT Shape is not read: in DX files it only
-    repeats MONOCHROME1.
+    repeats MONOCHROME1. Stored bits may end at any High Bit (PS3.5 8.1.1).
 
     Args:
         path: The file; a missing preamble or file meta is accepted where the pixels are uncompressed.
@@ -140,6 +140,13 @@ def _check_codestream(path: Path | str, dataset: Dataset) -> None:
             f"{dataset.BitsAllocated} bits, but got {' x '.join(map(str, found))} of {frame.precision} bits; "
             "export the file again or leave it out",
         )
+    if _unused_low_bits(dataset) and frame.precision > dataset.BitsStored:
+        raise image_error(
+            path,
+            f"expected compressed pixels whose High Bit is Bits Stored - 1, but got High Bit {dataset.HighBit} with "
+            f"{dataset.BitsStored} bits stored, which decoders take in different ways; "
+            "export the file again, with uncompressed pixels",
+        )
     _check_jpeg_bits(path, dataset)
 
 
@@ -159,7 +166,10 @@ def _check_jpeg_bits(path: Path | str, dataset: Dataset) -> None:
 def _decode(path: Path | str, dataset: Dataset) -> Array:
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        return pixel_array(dataset, index=0)
+        below = 0 if syntax in WITH_FRAME_HEADER else _unused_low_bits(dataset)
+        if not below:
+            return pixel_array(dataset, index=0)
+        return pixel_array(dataset, index=0, bits_stored=dataset.BitsStored + below) >> below
     except Exception as error:  # the codecs raise any type on damaged data
         remedy = (
             "transcode it, for example with 'dcmdjpeg in.dcm out.dcm' or 'gdcmconv --raw in.dcm out.dcm'"
@@ -171,6 +181,14 @@ def _decode(path: Path | str, dataset: Dataset) -> Array:
             f"expected decodable pixel data, but the transfer syntax {syntax.name} ({syntax}) gave "
             f"{_first_cause(error)}; {remedy}",
         ) from error
+
+
+def _unused_low_bits(dataset: Dataset) -> int:
+    """How many bits lie below the stored ones (PS3.5 8.1.1); 0 where High Bit is not a place that they can have."""
+    high, stored = dataset.get("HighBit"), dataset.get("BitsStored")
+    if not isinstance(high, int) or not isinstance(stored, int) or not stored <= high < dataset.BitsAllocated:
+        return 0
+    return high + 1 - stored
 
 
 def _first_cause(error: Exception) -> str:

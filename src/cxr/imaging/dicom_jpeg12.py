@@ -1,8 +1,12 @@
 """JPEG Extended with 12 bits per sample for pydicom, which asks none of its plugins for it although GDCM decodes it.
 
 A decoding plugin as pydicom defines them; knows nothing of anything else. The pixels are those of dcmtk's `dcmdjpeg`.
+Pillow is imported before GDCM: in the other order the next PNG that Pillow writes ends the process (double free).
 """
 
+from PIL import Image  # noqa: F401
+
+# isort: split
 import gdcm
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import DecodeRunner

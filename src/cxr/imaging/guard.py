@@ -58,9 +58,11 @@ def check_file(path: Path | str) -> None:
         path: The file; symbolic links are followed.
 
     Raises:
-        ImageError: If it is a folder, a pipe or a device, or has more than MAX_BYTES.
+        ImageError: If it is a folder, a pipe or a device, has more than MAX_BYTES, or the path holds a null byte.
         OSError: If there is nothing, or it cannot be reached.
     """
+    if "\0" in str(path):
+        raise image_error(path, "expected the path of a file, but it holds a null byte; write the path without it")
     found = Path(path).stat()
     if stat.S_ISDIR(found.st_mode):
         raise image_error(path, "expected an image file, but it is a folder; name the files in it")

@@ -6,8 +6,10 @@ Knows nothing of preprocessing; what is inside a DICOM file is the business of `
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps
+import numpy.typing as npt
+from PIL import Image, ImageFile, ImageOps
 
 from cxr.imaging.guard import check_file, check_size, image_errors
 from cxr.imaging.intensity import Pixels, Rendering
@@ -57,7 +59,7 @@ def read_image(path: Path | str) -> Pixels:
 
     8-bit images are divided by 255, so ``unit`` preprocessing keeps their levels. Deeper ones follow the no-window
     rule of `cxr.imaging.intensity.Rendering`, so 12-bit data in a 16-bit file is not nearly black. Alpha is ignored.
-    16-bit colour is read with 8 bits per channel. Of several pages the first is read, with a warning.
+    Of several pages the first is read, with a warning.
 
     Args:
         path: The file.
@@ -73,7 +75,7 @@ def read_image(path: Path | str) -> Pixels:
         with Image.open(path, formats=FORMATS) as image:
             check_size(path, image.height, image.width)
             frames = getattr(image, "n_frames", 1)
-            pixels = _to_luminance(image)
+            pixels = _to_luminance(path, image)
     if frames > 1:
         warnings.warn(f"{path}: the file has {frames} pages; only the first is read", stacklevel=2)
     return pixels
@@ -90,10 +92,13 @@ def read_image_size(path: Path | str) -> tuple[int, int]:
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def _to_luminance(image: Image.Image) -> Pixels:
+def _to_luminance(path: Path | str, image: ImageFile.ImageFile) -> Pixels:
     tags = getattr(image, "tag_v2", {})
     mode = image.mode
-    upright = ImageOps.exif_transpose(image)
+    deep_colour = _has_deep_colour(image)
+    upright = ImageOps.exif_transpose(image)  # decodes, so that a truncated file is refused here
+    if deep_colour:
+        return Rendering(nominal=(0, 2**16 - 1)).render(_read_deep_colour(path))
     if mode.startswith("I") or mode == "F":
         bits = int(tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0])
         rendering = Rendering(
@@ -104,3 +109,17 @@ def _to_luminance(image: Image.Image) -> Pixels:
     if mode not in ("1", "L", "LA", "RGB", "RGBA", "RGBX"):
         upright = upright.convert("RGBA" if mode in ("P", "PA") else "RGB")
     return np.asarray(upright.convert("L"), dtype=np.float32) / np.float32(255)
+
+
+def _has_deep_colour(image: ImageFile.ImageFile) -> bool:
+    """Whether an image that is not decoded yet has 16 bits for each of several channels."""
+    *_, raw_mode = image.tile[0]
+    return image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA") and ";16" in str(raw_mode)
+
+
+def _read_deep_colour(path: Path | str) -> npt.NDArray[np.uint16]:
+    """Luminance of an image with 16 bits per channel, upright; Pillow keeps only 8 of them."""
+    colour = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if colour is None or colour.dtype != np.uint16:
+        raise ValueError("OpenCV cannot decode the 16 bits of each colour")
+    return cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)

@@ -175,9 +175,8 @@ class Rendering:
         if self.voi is not None:
             unit = self.voi.unit(values)
         else:
-            inside = values[(stored >= used[0]) & (stored <= used[1])]
             nominal = self.nominal if self.modality is None else self.modality.nominal(*self.nominal)
-            unit = scale_to_unit(values, *choose_range((float(inside.min()), float(inside.max())), nominal))
+            unit = scale_to_unit(values, *choose_range(used, nominal))
         if self.inverted:
             unit = 1 - unit
         if self.padding is not None:
@@ -194,8 +193,11 @@ class Rendering:
         return part if part.size else stored
 
     def _used(self, stored: Array) -> Range:
+        """Range in modality units of the levels that occur; the entries of a table need not rise with the level."""
         part = self._image_part(stored)
-        return float(part.min()), float(part.max())
+        levels = np.unique(part) if isinstance(self.modality, LookupTable) else np.array([part.min(), part.max()])
+        values = self._to_modality(levels.astype(np.float64))
+        return float(values.min()), float(values.max())
 
 
 def choose_range(used: Range, nominal: Range) -> Range:

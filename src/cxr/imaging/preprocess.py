@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.float32]
 Stored = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 PerChannel = tuple[float, ...]
 
-STORE_VERSION = 1
-"""Raised whenever `Preprocess.store` gives other values for the same settings, so that no old cache is read."""
+STORE_VERSION = 2
+"""Raised whenever reading or storing a file gives other values for the same settings, so that no old cache is read."""
 FROM_WEIGHTS = "weights"
 _WHITE = {"uint8": 2**8 - 1, "uint16": 2**16 - 1}
 _TOLERANCE = 1e-5
@@ -136,7 +136,7 @@ class Preprocess:
 
     @property
     def stored_fingerprint(self) -> str:
-        """Hash of everything that changes what `store` gives; 16 hexadecimal digits."""
+        """Hash of everything that changes what is stored of a file; 16 hexadecimal digits."""
         settings = {name: getattr(self, name) for name in _STORED_FIELDS}
         text = json.dumps({**settings, "version": STORE_VERSION}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
