@@ -140,7 +140,8 @@ def require_classes(source: DataSource) -> None:
     """Raise DataError where images have several targets: report and audit are about one class per image."""
     if targets := target_names(source.dataset.samples):
         raise DataError(
-            f"expected one class for each image, got the targets {', '.join(targets)}; take one of them as the class: "
+            f"expected one class for each image, got the targets {', '.join(targets)}; take one of them as the class, "
+            "with a table that states it in every row: "
             f"data.targets=[] data.columns.finding={targets[0]}"
         )
 
