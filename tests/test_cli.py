@@ -135,12 +135,15 @@ def test_data_leaks_lists_what_is_there_twice_and_what_another_dataset_shares(im
     assert capsys.readouterr().out.splitlines() == ["       1  file", f"pairs: {table}"]
     (pair,) = pd.read_csv(table).to_dict("records")
     assert {pair["sample_a"], pair["sample_b"]} == {"a/0", "a/again"}
+    assert {pair["path_a"], pair["path_b"]} == {f"{images}/a/0.png", f"{images}/a/again.png"}
 
     other = shlex.join(["data=image_folder", f"data.root={tmp_path}/other", *common])
     assert main(["data", "leaks", *words, "--against", other, "--out", str(tmp_path / "out")]) == 0
     pairs = pd.read_csv(tmp_path / "out" / "pairs.csv")
     assert set(pairs["part_b"]) == {"external"}
     assert len(set(pairs["sample_b"])) == 60
+    assert {str(Path(path).parents[1]) for path in pairs["path_a"]} == {str(images)}
+    assert {str(Path(path).parents[1]) for path in pairs["path_b"]} == {f"{tmp_path}/other"}
 
 
 @pytest.mark.filterwarnings("ignore:the test part has")
@@ -169,6 +172,47 @@ def test_data_report_of_no_dataset_is_one_sentence(capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: expected overrides as for train.py, but")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("against", ["", "data='x"])
+def test_against_nothing_is_one_sentence(against, images, capsys):
+    assert main(["data", "leaks", "data=image_folder", f"data.root={images}", "--against", against]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: expected --against to name a dataset, such as 'data=radiography data.root=PATH'")
+    assert error.endswith(f"but got {against!r}\n")
+
+
+@pytest.mark.parametrize("action", ["report", "leaks", "audit"])
+def test_a_folder_that_cannot_be_written_is_told_before_any_image_is_decoded(action, images, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    words = ["data=image_folder", f"data.root={images}", f"paths.cache_dir={tmp_path}/cache"]
+    assert main(["data", action, *words, "--out", str(tmp_path / "file")]) == 1
+    error = capsys.readouterr().err
+    assert (
+        error
+        == f"error: expected a folder to write to, but {tmp_path}/file is none (File exists); choose another --out\n"
+    )
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("action", ["report", "audit"])
+def test_several_targets_are_refused_with_a_way_out(action, images, tmp_path, capsys):
+    rows = pd.DataFrame({"path": sorted(images.rglob("*.png")), "effusion": [0, 1] * 30, "nodule": [1, 0] * 30})
+    rows.to_csv(tmp_path / "table.csv", index=False)
+    words = ["data=table", f"data.path={tmp_path}/table.csv", "sampler=none"]
+    assert main(["data", action, *words, "data.targets=[effusion,nodule]", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: expected one class for each image, got the targets effusion, nodule; take one of")
+    assert error.endswith("data.targets=[] data.columns.finding=effusion\n")
+
+
+@pytest.mark.filterwarnings("default:the test part has")
+def test_a_warning_is_a_sentence_without_a_line_of_code(images, tmp_path, caplog):
+    words = ["data=image_folder", f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "preprocess.size=[16,16]"]
+    assert main(["data", "leaks", *words, "--out", str(tmp_path / "out")]) == 0
+    (told,) = [text for text in caplog.messages if "the test part has" in text]
+    assert told.startswith("the test part has ")
+    assert "\n" not in told
 
 
 def test_sweep_best(tmp_path, capsys):

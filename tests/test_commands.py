@@ -167,7 +167,8 @@ def made_small(line, lab, images):
     """The README line as a list of words, made small and offline; what needs SIIM data stays as it is."""
     words = shlex.split(line.replace("path/to/images", str(images)))
     if words[0] == "cxr":
-        return [sys.executable, "-m", "cxr.cli", *words[1:]]
+        parts = ["data.fractions=[0.5,0.25,0.25]"] if words[1] == "data" else []
+        return [sys.executable, "-m", "cxr.cli", *words[1:], *parts]
     words[0] = sys.executable
     small = ["preprocess.size=[32,32]", "callbacks=quiet", "logger=none", "trainer.max_epochs=1", "data.limit=40",
              "data.fractions=[0.5,0.25,0.25]"]  # fmt: skip

@@ -4,11 +4,13 @@ Importing this module, and `cxr --help`, import neither torch nor any dataset re
 """
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
 
@@ -36,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load_dotenv(Path.cwd() / ".env")
     options = make_parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return int(options.run(options))
     except CxrError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -46,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """What `warnings.showwarning` is set to: the sentence, as the log tells it, without a line of code."""
+    logging.getLogger("cxr").warning("%s", message)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pandas as pd
 
 from cxr.compose import DataSource, open_data
-from cxr.errors import DataError
+from cxr.data.samples import target_names
+from cxr.errors import ConfigError, DataError
 from cxr.evaluation.audit.audit import Audit, audit_cohort, write_audit
 from cxr.training.assemble import leak_folder, open_images
 
@@ -26,15 +28,20 @@ def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, list[dict[
 
     Returns:
         The page, and what is worth a look.
+
+    Raises:
+        CxrError: The words, the dataset or the folder cannot be used.
     """
     from cxr.data.report.collect import Inputs, collect
     from cxr.data.report.page import write_report
 
     source = open_data(["data.on_bad_file=skip", *overrides])
+    require_classes(source)
+    folder = make_folder(source, "report", out)
     inputs = Inputs(source.dataset, source.images, source.index, source.config.data.view_filter, source.make_cohort)
     found, thumbnails = collect(inputs)
     command = shlex.join(["cxr", "data", "report", *overrides])
-    page = write_report(choose_folder(source, "report", out), source.name, command, found, thumbnails)
+    page = write_report(folder, source.name, command, found, thumbnails)
     return page, found["findings"]
 
 
@@ -48,13 +55,18 @@ def find_shared(overrides: Sequence[str], against: str | None, out: Path | None)
 
     Returns:
         Kind of likeness -> number of pairs, and the table ``pairs.csv``.
+
+    Raises:
+        CxrError: The words, a dataset or the folder cannot be used.
     """
-    from cxr.data.leaks.gate import add_pixel_hashes, find_external_leaks, find_repeats
+    from cxr.data.leaks.gate import add_paths, add_pixel_hashes, find_external_leaks, find_repeats
     from cxr.data.leaks.similar import SimilarImages
 
     source = open_data(overrides)
+    other_source = None if against is None else open_data(split_words(against))
+    folder = make_folder(source, "leaks", out)
     samples = source.make_cohort().samples
-    other = None if against is None else open_data(shlex.split(against)).make_cohort(source.images).samples
+    other = None if other_source is None else other_source.make_cohort(source.images).samples
     everything = samples if other is None else pd.concat([samples, other])
     search = SimilarImages(leak_folder(source.config), source.images)
     similar = search.find(everything["image_path"].tolist(), everything["content_hash"].tolist())
@@ -62,8 +74,7 @@ def find_shared(overrides: Sequence[str], against: str | None, out: Path | None)
         pairs = find_repeats(add_pixel_hashes(samples, similar), similar)
     else:
         pairs = find_external_leaks(samples, other, similar)
-    folder = choose_folder(source, "leaks", out)
-    folder.mkdir(parents=True, exist_ok=True)
+    pairs = add_paths(pairs, samples, samples if other is None else other)
     pairs.to_csv(folder / "pairs.csv", index=False)
     return {str(kind): int(count) for kind, count in pairs["kind"].value_counts().items()}, folder / "pairs.csv"
 
@@ -80,9 +91,11 @@ def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tu
         The audit, and its file.
 
     Raises:
-        DataError: The dataset has other classes than the bundle.
+        CxrError: The words, the dataset or the folder cannot be used, or the dataset has other classes than the bundle.
     """
     source = open_data([*split_of_run(bundle), *overrides])
+    require_classes(source)
+    folder = make_folder(source, "audit", out)
     if bundle is None:
         cohort, images, net = source.make_cohort(), source.images, None
     else:
@@ -97,8 +110,6 @@ def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tu
                 f"expected the bundle's classes {predictor.class_names}, got {cohort.class_names}; set data.classes so"
             )
     result = audit_cohort(cohort, images, net, seed=source.config.seed)
-    folder = choose_folder(source, "audit", out)
-    folder.mkdir(parents=True, exist_ok=True)
     return result, write_audit(result, folder)
 
 
@@ -108,6 +119,45 @@ def split_of_run(bundle: Path | None) -> list[str]:
     return [f"data.split_file='{split}'"] if split is not None and split.is_file() else []
 
 
-def choose_folder(source: DataSource, name: str, out: Path | None) -> Path:
-    """`out`, or a folder named by command and dataset among the logs."""
-    return Path(source.config.paths.log_dir) / f"data_{name}" / source.name if out is None else out
+def split_words(against: str) -> list[str]:
+    """The words of `--against`.
+
+    Raises:
+        ConfigError: There are none, or a quote is not closed.
+    """
+    try:
+        words = shlex.split(against)
+    except ValueError:
+        words = []
+    if not words:
+        raise ConfigError(
+            f"expected --against to name a dataset, such as 'data=radiography data.root=PATH', but got {against!r}"
+        )
+    return words
+
+
+def require_classes(source: DataSource) -> None:
+    """Raise DataError where images have several targets: report and audit are about one class per image."""
+    if targets := target_names(source.dataset.samples):
+        raise DataError(
+            f"expected one class for each image, got the targets {', '.join(targets)}; take one of them as the class, "
+            "with a table that states it in every row: "
+            f"data.targets=[] data.columns.finding={targets[0]}"
+        )
+
+
+def make_folder(source: DataSource, name: str, out: Path | None) -> Path:
+    """`out`, or a folder named by command and dataset among the logs; made before the work that it is for.
+
+    Raises:
+        DataError: It cannot be made or written to.
+    """
+    folder = Path(source.config.paths.log_dir) / f"data_{name}" / source.name if out is None else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise DataError(
+            f"expected a folder to write to, but {folder} is none ({error.strerror}); choose another --out"
+        ) from error

@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from cxr.errors import ImageError
 from cxr.imaging.dicom import read_dicom, read_dicom_header
 from cxr.imaging.dicom_file import read_data_set, without_pydicom_words
+from cxr.imaging.dicom_identity import read_identity
 
 from .dicom_files import make_dataset, save
 
@@ -47,6 +48,7 @@ def write_wordy(path, elements, stored=STORED, syntax=ExplicitVRLittleEndian, **
 def test_invalid_values_are_read_without_a_word(tmp_path, heard, elements):
     path = write_wordy(tmp_path / "wordy.dcm", elements)
     read_dicom_header(path)
+    read_identity(path)
     read_dicom(path)
     assert heard() == []
 

@@ -7,10 +7,10 @@ filled in practice. Not guaranteed: text inside the pixels, and free text in oth
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from cxr.imaging.dicom_file import read_data_set, without_pydicom_words
 from cxr.imaging.guard import image_errors
 
 PATIENT = (
@@ -54,8 +54,8 @@ def read_identity(path: Path | str) -> Identity:
     Raises:
         ImageError: If the header cannot be read.
     """
-    with image_errors(path, "a DICOM file"):
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    with image_errors(path, "a DICOM file"), without_pydicom_words():
+        dataset = read_data_set(path, stop_before_pixels=True)
         filled, groups = _walk(dataset)
         removed = _is_yes(dataset)
     patient, places_and_staff, dates = (

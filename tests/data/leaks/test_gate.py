@@ -204,3 +204,13 @@ def test_repeats_are_named_whatever_their_part(make_table, drawer, films, tmp_pa
     repeats = find_repeats(add_pixel_hashes(samples, similar), similar)
     found = repeats[["kind", "part_a", "part_b", "sample_a", "sample_b"]].to_numpy().tolist()
     assert sorted(found) == [["file", "val", "val", "s002", "twin"], ["near", "train", "train", "s000", "s003"]]
+
+
+def test_each_of_many_equal_images_is_paired_with_the_first():
+    ids = ["a", "b", "c", "d"]
+    samples = pd.DataFrame({"sample_id": ids, "split": "train", "content_hash": ["x", "x", "x", "y"]})
+    samples["pixel_hash"] = "p"
+    repeats = find_repeats(samples, Similar({}, pd.DataFrame(columns=["pixel_a", "pixel_b", "score"])))
+    assert repeats[["kind", "sample_a", "sample_b"]].to_numpy().tolist() == [
+        ["file", "a", "b"], ["file", "a", "c"], ["pixels", "a", "d"],
+    ]  # fmt: skip

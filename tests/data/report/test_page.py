@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html import unescape
 
 import pytest
@@ -44,6 +45,19 @@ def test_page_and_json_agree(root, page_of, make_file, save_file):
         assert "and 2 more, all in report.json" in page
     for missing in report["missing_tags"]:
         assert cells[cells.index(missing["tag"]) + 1] == f"{missing['count']} of 20"
+
+
+def test_repeats_are_counted(root, page_of):
+    shutil.copy(root / "ill" / "00.dcm", root / "ill" / "again.dcm")
+    _, page = page_of()
+    assert "Files that repeat another one byte for byte: 1." in page
+    assert re.search(r"Pairs that parts share: none\. <code>cxr data leaks</code>", page)
+
+
+def test_pairs_that_parts_share_are_counted(page_of):
+    report, _ = page_of()
+    report["cohort"]["leaks"] |= {"pairs": {"near train/test": 3, "file val/test": 1}, "dropped": 2}
+    assert "3 by near train/test, 1 by file val/test; 2 files left out for it." in make_page(report, {})
 
 
 def test_a_sound_dataset_says_so(page_of):

@@ -107,10 +107,12 @@ def find_repeats(samples: pd.DataFrame, similar: Similar) -> pd.DataFrame:
         similar: What `SimilarImages.find` found.
 
     Returns:
-        The table of `find_leaks`; of the copies of one film each is paired with the first.
+        The table of `find_leaks`; of equal images each is paired with the first.
     """
     alone = samples[["sample_id", "split", *(KEYS[kind] for kind in IMAGE_KEYS if KEYS[kind] in samples)]]
     pairs = find_leaks(alone.assign(split=alone["sample_id"]), similar)
+    equal = pairs["kind"] != "near"
+    pairs = pairs[~(equal & pairs["sample_a"].isin(pairs.loc[equal, "sample_b"]))].reset_index(drop=True)
     parts = alone.set_index("sample_id")["split"]
     return pairs.assign(part_a=pairs["sample_a"].map(parts), part_b=pairs["sample_b"].map(parts))
 
@@ -146,6 +148,12 @@ def apply_gate(samples: pd.DataFrame, leaks: pd.DataFrame, policy: str, folder: 
     dropped = samples["sample_id"].isin(leaks["sample_a"])
     log.warning("left out %d samples that another part holds as well (%s); see %s", dropped.sum(), counts, path)
     return samples[~dropped]
+
+
+def add_paths(pairs: pd.DataFrame, samples: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The pairs with `path_a` and `path_b`; `samples` knows the files of `sample_a`, `other` those of `sample_b`."""
+    paths_a, paths_b = (table.set_index("sample_id")["image_path"] for table in (samples, other))
+    return pairs.assign(path_a=pairs["sample_a"].map(paths_a), path_b=pairs["sample_b"].map(paths_b))
 
 
 def count_leaks(leaks: pd.DataFrame) -> dict[str, int]:
@@ -202,8 +210,7 @@ def _describe(leaks: pd.DataFrame) -> str:
 
 
 def _write(samples: pd.DataFrame, leaks: pd.DataFrame, folder: Path) -> Path:
-    paths = samples.set_index("sample_id")["image_path"]
-    table = leaks.assign(path_a=leaks["sample_a"].map(paths), path_b=leaks["sample_b"].map(paths)).to_csv(index=False)
+    table = add_paths(leaks, samples, samples).to_csv(index=False)
     path = folder / f"leaks-{hashlib.sha256(table.encode()).hexdigest()[:12]}.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,8 @@ def show_audit(audit: Audit, console: Console | None = None) -> None:
         console: Where to; None is the standard output.
     """
     out = Console() if console is None else console
-    table = Table(title="how much of the label can be had without the disease", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title="how much of the label can be had without the disease", title_justify="left", box=SIMPLE_HEAD,
+                  padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
     for name in ("baseline", "on", "patients", "AUROC", "95%", "chance", "p", "verdict"):
         table.add_column(name, justify="left" if name in ("baseline", "on", "verdict") else "right")
     for row in audit.rows:
