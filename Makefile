@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# Processes that may not keep their bytecode compile torch anew at each start.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-slow verify lint format clean
 
 # Reinstalled when the dependencies change.

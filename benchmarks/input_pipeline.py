@@ -52,6 +52,8 @@ from cxr.training.datamodule import ChestDataModule
 ROWS, COLUMNS, SIZE = 2836, 2336, 224
 PREPROCESS = Preprocess(size=(SIZE, SIZE), normalizer="minmax")
 AUGMENT = {"rotation": 10.0, "scale": 0.1, "translate": 0.05}
+ENCODINGS = ("jpeg2000", "uncompressed")
+PIPELINES = ("this project", "torchxrayvision", "MONAI", "plain")
 CODEC_AND_RESAMPLER = ("Bitmap_GetBuffer", "method 'encode'", "resize", "method 'read'")  # gdcm, OpenCV, the file
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -62,31 +64,31 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=16, help="radiographs of each encoding")
     parser.add_argument("--warm-images", type=int, default=4000, help="images in the cache of the warm epochs")
     parser.add_argument("--batch", type=int, default=32, help="images per batch")
-    parser.add_argument("--row", nargs=3, metavar=("NAME", "FOLDER", "ENCODING"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.row is not None:
-        name, folder, encoding = arguments.row
-        print(json.dumps(ROWS_OF_TABLE[name](Path(folder), encoding, arguments) | {"memory_mb": peak_memory_mb()}))
-        return
     require_extra("monai", "bench")
     with tempfile.TemporaryDirectory() as folder:
-        for encoding in ("jpeg2000", "uncompressed"):
+        for encoding in ENCODINGS:
             write_radiographs(Path(folder) / encoding, arguments.files, encoding)
-        print_table({e: measure(folder, e) for e in ("jpeg2000", "uncompressed")})
-        print_wait(run_row("wait", folder, "uncompressed"))
-        print_profile(run_row("profile", folder, "jpeg2000"))
+        print_table({e: {name: run_row(name, folder, e, arguments) for name in PIPELINES} for e in ENCODINGS})
+        print_wait(run_row("wait", folder, "uncompressed", arguments))
+        print_profile({e: run_row("profile", folder, e, arguments) for e in ENCODINGS})
 
 
-def measure(folder: str, encoding: str) -> dict[str, dict[str, float]]:
-    """Every row of the table for one encoding."""
-    return {name: run_row(name, folder, encoding) for name in ("this project", "torchxrayvision", "MONAI", "plain")}
+def run_row(name: str, folder: str, encoding: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """The numbers of one row, measured in a process of its own.
+
+    That process runs a line of code and not this file, which every process that decodes would import again.
+    """
+    line = f"import input_pipeline; input_pipeline.measure({name!r}, {folder!r}, {encoding!r}, {vars(arguments)!r})"
+    command = [sys.executable, "-c", line]
+    done = subprocess.run(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def run_row(name: str, folder: str, encoding: str) -> dict[str, float]:
-    """The result of this script for one row, in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--row", name, folder, encoding]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return dict(json.loads(output.splitlines()[-1]))
+def measure(name: str, folder: str, encoding: str, options: dict[str, int]) -> None:
+    """Measure one row and print it as JSON."""
+    numbers = MEASUREMENTS[name](Path(folder), encoding, argparse.Namespace(**options))
+    print(json.dumps(numbers | {"memory_mb": peak_memory_mb()}))
 
 
 def print_table(results: dict[str, dict[str, dict[str, float]]]) -> None:
@@ -111,9 +113,11 @@ def print_wait(row: dict[str, float]) -> None:
     )
 
 
-def print_profile(row: dict[str, float]) -> None:
+def print_profile(results: dict[str, dict[str, float]]) -> None:
     """Where the time of decoding goes."""
-    print(f"decoding jpeg2000: {row['share']:.1%} of the time in the codec, the resampler and reading the file")
+    for encoding, row in results.items():
+        share = f"{row['share']:.1%} of them in the codec, the resampler and reading the file"
+        print(f"decoding {encoding}: {row['file_ms']:.0f} ms a file, {share}")
 
 
 def write_radiographs(folder: Path, count: int, encoding: str) -> None:
@@ -308,10 +312,10 @@ def measure_profile(folder: Path, encoding: str, arguments: argparse.Namespace) 
             decode_file(path, PREPROCESS)
     spent = {name: entry[2] for (_, _, name), entry in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
     inside = sum(seconds for name, seconds in spent.items() if any(word in name for word in CODEC_AND_RESAMPLER))
-    return {"share": inside / sum(spent.values())}
+    return {"share": inside / sum(spent.values()), "file_ms": 1e3 * sum(spent.values()) / len(paths)}
 
 
-ROWS_OF_TABLE = {
+MEASUREMENTS = {
     "this project": measure_this_project,
     "torchxrayvision": measure_torchxrayvision,
     "MONAI": measure_monai,

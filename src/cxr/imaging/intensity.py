@@ -6,6 +6,7 @@ Knows nothing of files, of pydicom or of geometry: arrays in, arrays out.
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -140,12 +141,13 @@ class Rendering:
         low, high = stored.min(), stored.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError("NaN or infinity among the pixel values")
-        used = self._used(stored)
+        used = self._used(stored, (low, high))
         if stored.dtype.kind not in "iu" or int(high) - min(int(low), 0) >= TABLE_SIZE:
             return self._brightness(stored.astype(np.float64), used)
         first = min(int(low), 0)
         table = self._brightness(np.arange(first, int(high) + 1, dtype=np.float64), used)
-        return table[stored] if first == 0 else table[np.subtract(stored, first, dtype=np.int64)]
+        levels = stored if first == 0 else np.subtract(stored, first, dtype=np.int64)
+        return cv2.LUT(levels.astype(np.uint16, copy=False), np.pad(table, (0, TABLE_SIZE - table.size)))
 
     def voi_is_unusable(self, stored: Array) -> bool:
         """Whether the VOI transform is undefined or wipes out an image that is there.
@@ -192,10 +194,18 @@ class Rendering:
         part = stored[(stored < self.padding[0]) | (stored > self.padding[1])]
         return part if part.size else stored
 
-    def _used(self, stored: Array) -> Range:
-        """Range in modality units of the levels that occur; the entries of a table need not rise with the level."""
+    def _used(self, stored: Array, ends: Range) -> Range:
+        """Range in modality units of the levels that occur; the entries of a table need not rise with the level.
+
+        Args:
+            stored: (H, W) integers or floats.
+            ends: The lowest and the highest of them.
+        """
         part = self._image_part(stored)
-        levels = np.unique(part) if isinstance(self.modality, LookupTable) else np.array([part.min(), part.max()])
+        if isinstance(self.modality, LookupTable):
+            levels = np.unique(part)
+        else:
+            levels = np.array(ends if part is stored else (part.min(), part.max()))
         values = self._to_modality(levels.astype(np.float64))
         return float(values.min()), float(values.max())
 

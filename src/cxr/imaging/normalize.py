@@ -83,4 +83,8 @@ def _histogram(levels: npt.NDArray[np.uint16]) -> npt.NDArray[np.intp]:
 def _stretch(pixels: Pixels, low: float, high: float) -> Pixels:
     if high <= low:
         return np.zeros_like(pixels)
-    return np.clip((pixels - np.float32(low)) / np.float32(high - low), 0, 1)
+    if (low, high) == (0, 1):
+        return pixels
+    stretched = pixels - np.float32(low)
+    stretched /= np.float32(high - low)  # in place: a radiograph is too large to be copied without need
+    return np.clip(stretched, 0, 1, out=stretched)
