@@ -1,3 +1,4 @@
+import errno
 import json
 import shlex
 import shutil
@@ -146,6 +147,18 @@ def test_data_leaks_lists_what_is_there_twice_and_what_another_dataset_shares(im
     assert {str(Path(path).parents[1]) for path in pairs["path_b"]} == {f"{tmp_path}/other"}
 
 
+def test_data_leaks_needs_no_second_class(images, tmp_path, capsys):
+    shutil.copytree(images / "a", tmp_path / "normals" / "a")
+    common = [f"paths.cache_dir={tmp_path}/cache", f"paths.log_dir={tmp_path}/logs", "preprocess.size=[16,16]"]
+    normals = ["data=image_folder", f"data.root={tmp_path}/normals", *common]
+    against = shlex.join(["data=image_folder", f"data.root={images}", *common])
+    assert main(["data", "leaks", *normals, "--against", against, "--out", str(tmp_path / "out")]) == 0
+    assert len(set(pd.read_csv(tmp_path / "out" / "pairs.csv")["sample_a"])) == 30
+    assert capsys.readouterr().out.splitlines()[-1] == f"pairs: {tmp_path}/out/pairs.csv"
+    assert main(["data", "leaks", *normals]) == 0
+    assert capsys.readouterr().out == "nothing is shared\n"
+
+
 @pytest.mark.filterwarnings("ignore:the test part has")
 def test_data_audit_finds_the_class_in_the_border(images, tmp_path, capsys):
     for path in (images / "b").iterdir():
@@ -195,12 +208,26 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_image_is_decoded(act
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("action", ["report", "audit"])
-def test_several_targets_are_refused_with_a_way_out(action, images, tmp_path, capsys):
-    rows = pd.DataFrame({"path": sorted(images.rglob("*.png")), "effusion": [0, 1] * 30, "nodule": [1, 0] * 30})
-    rows.to_csv(tmp_path / "table.csv", index=False)
-    words = ["data=table", f"data.path={tmp_path}/table.csv", "sampler=none"]
-    assert main(["data", action, *words, "data.targets=[effusion,nodule]", "--out", str(tmp_path / "out")]) == 1
+@pytest.fixture
+def several_targets(images, tmp_path):
+    """Words that name a table of 60 images, 20 with an effusion, 10 of these with a nodule too."""
+    rows = pd.DataFrame({"path": sorted(images.rglob("*.png")), "effusion": [1] * 20 + [0] * 40})
+    rows.assign(nodule=[1] * 10 + [0] * 50).to_csv(tmp_path / "table.csv", index=False)
+    table = ["data=table", f"data.path={tmp_path}/table.csv", "data.targets=[effusion,nodule]", "sampler=none"]
+    return [*table, f"paths.cache_dir={tmp_path}/cache", "--out", str(tmp_path / "out")]
+
+
+@pytest.mark.filterwarnings("ignore:the test part has")
+def test_a_report_of_several_targets_counts_the_rarest_of_each_image(several_targets, tmp_path):
+    assert main(["data", "report", *several_targets]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["classes"] == ["effusion", "no positive target", "nodule"]
+    counts = pd.DataFrame(report["images"]).sum(axis=1)
+    assert counts.to_dict() == {"effusion": 10, "no positive target": 40, "nodule": 10}
+
+
+def test_an_audit_of_several_targets_is_refused_with_a_way_out(several_targets, capsys):
+    assert main(["data", "audit", *several_targets]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: expected one class for each image, got the targets effusion, nodule; take one of")
     assert error.endswith("data.targets=[] data.columns.finding=effusion\n")
@@ -209,7 +236,7 @@ def test_several_targets_are_refused_with_a_way_out(action, images, tmp_path, ca
 @pytest.mark.filterwarnings("default:the test part has")
 def test_a_warning_is_a_sentence_without_a_line_of_code(images, tmp_path, caplog):
     words = ["data=image_folder", f"data.root={images}", f"paths.cache_dir={tmp_path}/cache", "preprocess.size=[16,16]"]
-    assert main(["data", "leaks", *words, "--out", str(tmp_path / "out")]) == 0
+    assert main(["data", "report", *words, "--out", str(tmp_path / "out")]) == 0
     (told,) = [text for text in caplog.messages if "the test part has" in text]
     assert told.startswith("the test part has ")
     assert "\n" not in told
@@ -242,6 +269,17 @@ test: {test/auroc: 0.9}
 def test_sweep_best_without_a_sweep(tmp_path, capsys):
     assert main(["sweep", "best", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} must be the folder of a sweep")
+
+
+def test_a_full_disk_is_one_sentence(images, tmp_path, monkeypatch, capsys):
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cxr.data_commands.report", fill)
+    assert main(["data", "report", "data=image_folder", f"data.root={images}"]) == 1
+    assert capsys.readouterr().err == (
+        "error: no space left on the disk; free some, or choose another folder with --out\n"
+    )
 
 
 def test_interruption_is_told(monkeypatch, capsys):

@@ -4,6 +4,7 @@ Importing this module, and `cxr --help`, import neither torch nor any dataset re
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -50,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("error: no space left on the disk; free some, or choose another folder with --out", file=sys.stderr)
+        return 1
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, open_dict
@@ -56,6 +57,20 @@ class DataSource:
         from cxr.training.assemble import build_cohort
 
         return build_cohort(self.config, self.dataset, self.images if images is None else images)
+
+    def decode(self, images: ImageStore | None = None) -> pd.DataFrame:
+        """Every sample that gives an image, whether or not they can be trained on.
+
+        Args:
+            images: Decodes in place of `self.images`.
+
+        Raises:
+            CxrError: A file cannot be read and `data.on_bad_file` is 'error', or none can.
+        """
+        from cxr.data.cohort import decode_dataset
+
+        store = self.images if images is None else images
+        return decode_dataset(self.dataset, store, self.index, self.config.data.on_bad_file)
 
 
 def open_data(overrides: Sequence[str]) -> DataSource:

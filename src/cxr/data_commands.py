@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from cxr.compose import DataSource, open_data
-from cxr.data.samples import target_names
+from cxr.data.cohort import LabelledSamples
+from cxr.data.samples import label_columns, target_names
 from cxr.errors import ConfigError, DataError
 from cxr.evaluation.audit.audit import Audit, audit_cohort, write_audit
 from cxr.training.assemble import leak_folder, open_images
@@ -36,9 +37,9 @@ def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, list[dict[
     from cxr.data.report.page import write_report
 
     source = open_data(["data.on_bad_file=skip", *overrides])
-    require_classes(source)
     folder = make_folder(source, "report", out)
-    inputs = Inputs(source.dataset, source.images, source.index, source.config.data.view_filter, source.make_cohort)
+    dataset, view_filter = label_by_finding(source.dataset), source.config.data.view_filter
+    inputs = Inputs(dataset, source.images, source.index, view_filter, source.make_cohort)
     found, thumbnails = collect(inputs)
     command = shlex.join(["cxr", "data", "report", *overrides])
     page = write_report(folder, source.name, command, found, thumbnails)
@@ -65,8 +66,8 @@ def find_shared(overrides: Sequence[str], against: str | None, out: Path | None)
     source = open_data(overrides)
     other_source = None if against is None else open_data(split_words(against))
     folder = make_folder(source, "leaks", out)
-    samples = source.make_cohort().samples
-    other = None if other_source is None else other_source.make_cohort(source.images).samples
+    samples = name_parts(source.decode())
+    other = None if other_source is None else other_source.decode(source.images)
     everything = samples if other is None else pd.concat([samples, other])
     search = SimilarImages(leak_folder(source.config), source.images)
     similar = search.find(everything["image_path"].tolist(), everything["content_hash"].tolist())
@@ -136,8 +137,23 @@ def split_words(against: str) -> list[str]:
     return words
 
 
+def name_parts(samples: pd.DataFrame) -> pd.DataFrame:
+    """The samples with the dataset's own parts as `split`, 'dataset' where it has none."""
+    own = samples["split"] if "split" in samples else pd.Series(None, index=samples.index, dtype="object")
+    return samples.assign(split=own.fillna("dataset"))
+
+
+def label_by_finding(dataset: LabelledSamples) -> LabelledSamples:
+    """The dataset with one class for each image: where images have several targets, the rarest that is positive."""
+    if not target_names(dataset.samples):
+        return dataset
+    labels, findings = pd.factorize(dataset.samples["finding"], sort=True)
+    samples = dataset.samples.drop(columns=label_columns(dataset.samples)).assign(label=labels)
+    return LabelledSamples(samples, [str(finding) for finding in findings], dataset.report)
+
+
 def require_classes(source: DataSource) -> None:
-    """Raise DataError where images have several targets: report and audit are about one class per image."""
+    """Raise DataError where images have several targets: an audit is about one class per image."""
     if targets := target_names(source.dataset.samples):
         raise DataError(
             f"expected one class for each image, got the targets {', '.join(targets)}; take one of them as the class, "

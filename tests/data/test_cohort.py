@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from cxr.data.cohort import make_cohort, read_dataset
+from cxr.data.cohort import CohortSettings, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.readers import make_image_folder_samples, make_siim_samples
 from cxr.data.splits import write_split
@@ -82,13 +82,11 @@ def siim(tmp_path):
 def make(tmp_path):
     """`make_cohort` with everything a test does not speak of."""
 
-    def run(reader, classes=None, **changes):
-        settings = {
-            "view_filter": "none", "limit": None, "balance_all": False, "fractions": (0.6, 0.2, 0.2),
-            "split_file": None, "seed": 0, "images": Images(), "index": FileIndex(tmp_path / "files.sqlite"),
-            "on_bad_file": "error", "salt": None, "leak_gate": "stop", "leak_folder": tmp_path / "leaks",
-        }  # fmt: skip
-        return make_cohort(read_dataset(reader, classes), **settings | changes)
+    def run(reader, classes=None, images=None, leak_folder=tmp_path / "leaks", salt=None, **changes):
+        settings = CohortSettings(**{"fractions": (0.6, 0.2, 0.2)} | changes)
+        index = FileIndex(tmp_path / "files.sqlite")
+        store = Images() if images is None else images
+        return make_cohort(read_dataset(reader, classes), settings, store, index, leak_folder, salt)
 
     return run
 

@@ -91,20 +91,17 @@ def test_only_the_first_ten_of_many_are_listed():
 
 
 def test_declared_class_without_samples():
-    with pytest.raises(
-        DataError, match="every class in the dataset, but class ghost has none; the findings left are a, b"
-    ):
-        make_samples(make_raw(), {"a": "a", "b": "b", "c": "ghost"})
+    samples, class_names = make_samples(make_raw(), {"a": "a", "b": "b", "c": "ghost"})
+    expected = "every class in the dataset, but class ghost has none; the findings left are a, b"
+    with pytest.raises(DataError, match=expected):
+        require_every_class(samples, class_names, "the dataset")
+    require_every_class(samples, class_names[:2], "the dataset")
 
 
 def test_single_class():
+    samples, class_names = make_samples(make_raw(["a", "a"]), None)
     with pytest.raises(DataError, match="expected at least 2 classes in the dataset, but got a"):
-        make_samples(make_raw(["a", "a"]), None)
-
-
-def test_require_every_class_passes_where_all_are_there():
-    samples, class_names = make_samples(make_raw(), None)
-    require_every_class(samples, class_names, "a part")
+        require_every_class(samples, class_names, "the dataset")
 
 
 @pytest.mark.parametrize(("values", "text"), [([], "none"), ([1, 2], "1, 2"), ([1, 2, 3, 4], "1, 2, 3 and 1 more")])

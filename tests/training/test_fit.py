@@ -250,3 +250,11 @@ def test_compile_compiles_the_net(compose_run, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", record)
     experiment = assemble(compose_run(tmp_path / "run", "compile=true"))
     assert compiled == [experiment.task.net]
+
+
+def test_a_dataset_of_one_class_is_told_before_any_image_is_decoded(compose_run, tmp_path):
+    (tmp_path / "images" / "alone").mkdir(parents=True)
+    (tmp_path / "images" / "alone" / "0.png").write_bytes(b"no image")
+    words = ["data=image_folder", f"data.root={tmp_path}/images", "data.classes=null"]
+    with pytest.raises(DataError, match="expected at least 2 classes in the dataset, but got alone"):
+        fit(compose_run(tmp_path / "run", *words, without=("data",)))

@@ -53,6 +53,41 @@ class LabelledSamples:
 
 
 @dataclass(frozen=True)
+class CohortSettings:
+    """What a run takes of a dataset, and how it divides it.
+
+    Attributes:
+        view_filter: See `filter_views`.
+        limit: Use so many samples, see `take_limit`; None for all.
+        balance_all: Reference behaviour for old numbers: equal classes before the split, so in validation and test too.
+        fractions: Shares of (train, val, test), see `make_split`.
+        split_file: Takes samples and parts from this file; `limit`, `balance_all` and `fractions` then play no part.
+        seed: The one seed.
+        on_bad_file: 'error' lists the files that give no image, 'skip' leaves them out and counts them.
+        leak_gate: What to do about samples that several parts hold, see `apply_gate`; 'off' does not look. In a split
+            made here linked samples stay together, so only given parts can share some.
+
+    Raises:
+        ConfigError: `on_bad_file` or `leak_gate` is another word.
+    """
+
+    view_filter: str = "none"
+    limit: int | None = None
+    balance_all: bool = False
+    fractions: Sequence[float] = (0.8, 0.1, 0.1)
+    split_file: Path | None = None
+    seed: int = 0
+    on_bad_file: str = "error"
+    leak_gate: str = "stop"
+
+    def __post_init__(self) -> None:
+        if self.on_bad_file not in ("error", "skip"):
+            raise ConfigError(f"expected data.on_bad_file to be 'error' or 'skip', but got {self.on_bad_file!r}")
+        if self.leak_gate not in POLICIES:
+            raise ConfigError(f"expected data.leak_gate to be one of {', '.join(POLICIES)}, but got {self.leak_gate!r}")
+
+
+@dataclass(frozen=True)
 class Cohort:
     """The samples of a run.
 
@@ -111,37 +146,21 @@ def _count_by_source(samples: pd.DataFrame, class_names: list[str]) -> dict[str,
 
 def make_cohort(
     dataset: LabelledSamples,
-    *,
-    view_filter: str,
-    limit: int | None,
-    balance_all: bool,
-    fractions: Sequence[float],
-    split_file: Path | None,
-    seed: int,
+    settings: CohortSettings,
     images: ImageStore,
     index: FileIndex,
-    on_bad_file: str,
-    leak_gate: str,
     leak_folder: Path,
-    salt: str | None,
+    salt: str | None = None,
 ) -> Cohort:
     """Check, filter, decode and split a dataset, and see that its parts share nothing.
 
     Args:
         dataset: What `read_dataset` read.
-        view_filter: See `filter_views`.
-        limit: Use so many samples, see `take_limit`; None for all.
-        balance_all: Reference behaviour for old numbers: equal classes before the split, so in validation and test too.
-        fractions: Shares of (train, val, test), see `make_split`.
-        split_file: Takes samples and parts from this file; `limit`, `balance_all` and `fractions` then play no part.
-        seed: The one seed.
+        settings: What to take of it, and how to divide it.
         images: Makes the images ready and tells which files give none.
         index: Knows hash and header of each file.
-        on_bad_file: 'error' lists the files that give no image, 'skip' leaves them out and counts them.
-        leak_gate: What to do about samples that several parts hold, see `apply_gate`; 'off' does not look. In a split
-            made here linked samples stay together, so only given parts can share some.
         leak_folder: Keeps what the gate knows of images, and its lists, which name files.
-        salt: With which the ids in `split_file` may be hashed.
+        salt: With which the ids in `settings.split_file` may be hashed.
 
     Returns:
         The cohort, sorted by `sample_id`, with every class in every part.
@@ -149,32 +168,39 @@ def make_cohort(
     Raises:
         CxrError: The data or the settings cannot be used.
     """
-    if on_bad_file not in ("error", "skip"):
-        raise ConfigError(f"expected data.on_bad_file to be 'error' or 'skip', but got {on_bad_file!r}")
-    if leak_gate not in POLICIES:
-        raise ConfigError(f"expected data.leak_gate to be one of {', '.join(POLICIES)}, but got {leak_gate!r}")
-    report = dataset.report | {"limit": limit, "balance_all": balance_all, "from_split_file": split_file is not None}
-    class_names = dataset.class_names
-    samples = _describe_files(dataset.samples, index, on_bad_file, report)
-    samples, report["views"] = filter_views(samples, view_filter)
-    require_every_class(samples, class_names, f"the images that data.view_filter={view_filter} keeps")
-    if split_file is None:
-        samples = _choose(samples, limit, balance_all, seed)
-    else:
-        samples = samples.assign(split=read_split(samples, split_file, salt=salt)).dropna(subset="split")
-    samples = _decode(samples, images, on_bad_file, report)
-    search = None if leak_gate == "off" else SimilarImages(leak_folder, images)
-    similar = None if search is None else search.find(samples["image_path"].tolist(), samples["content_hash"].tolist())
+    report = _begin_report(dataset, settings)
+    samples = _describe_files(dataset.samples, index, settings.on_bad_file, report)
+    samples = _choose(samples, dataset.class_names, settings, salt, report)
+    samples = _decode(samples, images, settings.on_bad_file, report)
+    similar = _find_similar(samples, images, leak_folder) if settings.leak_gate != "off" else None
     samples, own_group = _link(samples, similar)
-    if split_file is None:
-        samples = samples.assign(split=make_split(samples, fractions, seed))
-    if search is not None:
-        samples = _guard(samples, own_group, similar, leak_gate, leak_folder, report)
+    if settings.split_file is None:
+        samples = samples.assign(split=make_split(samples, settings.fractions, settings.seed))
+    if similar is not None:
+        samples = _guard(samples, own_group, similar, settings.leak_gate, leak_folder, report)
     samples = samples.reset_index(drop=True)
-    _check_parts(samples, class_names)
-    report |= _count(samples, class_names)
+    _check_parts(samples, dataset.class_names)
+    report |= _count(samples, dataset.class_names)
     warn_if_few(report["patients"]["test"])
-    return Cohort(samples, class_names, report)
+    return Cohort(samples, dataset.class_names, report)
+
+
+def decode_dataset(dataset: LabelledSamples, images: ImageStore, index: FileIndex, on_bad_file: str) -> pd.DataFrame:
+    """Every sample of a dataset that gives an image, described but not divided; one class is enough.
+
+    Returns:
+        The table of the gate with `content_hash`, `group` and what DICOM headers add.
+
+    Raises:
+        CxrError: As `make_cohort`.
+    """
+    report: Report = {}
+    return _decode(_describe_files(dataset.samples, index, on_bad_file, report), images, on_bad_file, report)
+
+
+def _begin_report(dataset: LabelledSamples, settings: CohortSettings) -> Report:
+    chosen = {"limit": settings.limit, "balance_all": settings.balance_all}
+    return dataset.report | chosen | {"from_split_file": settings.split_file is not None}
 
 
 def _describe_files(samples: pd.DataFrame, index: FileIndex, on_bad_file: str, report: Report) -> pd.DataFrame:
@@ -214,14 +240,25 @@ def _count_duplicates(samples: pd.DataFrame) -> dict[str, int]:
     return {"extra_files": int(samples["content_hash"].duplicated().sum()), "with_several_classes": contradictory}
 
 
-def _choose(samples: pd.DataFrame, limit: int | None, balance_all: bool, seed: int) -> pd.DataFrame:
-    if balance_all:
+def _choose(
+    samples: pd.DataFrame, class_names: list[str], settings: CohortSettings, salt: str | None, report: Report
+) -> pd.DataFrame:
+    """The samples to use: those of the split file, or as many as wanted of those with a wanted view."""
+    samples, report["views"] = filter_views(samples, settings.view_filter)
+    require_every_class(samples, class_names, f"the images that data.view_filter={settings.view_filter} keeps")
+    if settings.split_file is not None:
+        return samples.assign(split=read_split(samples, settings.split_file, salt=salt)).dropna(subset="split")
+    if settings.balance_all:
         log.warning(
             "balance_all: classes are made equal before the split, as the reference system did; validation and test "
             "lose their real prevalence, so accuracy, PPV and NPV do not carry over to patients"
         )
-        samples = balance(samples, seed)
-    return samples if limit is None else take_limit(samples, limit, seed)
+        samples = balance(samples, settings.seed)
+    return samples if settings.limit is None else take_limit(samples, settings.limit, settings.seed)
+
+
+def _find_similar(samples: pd.DataFrame, images: ImageStore, folder: Path) -> Similar:
+    return SimilarImages(folder, images).find(samples["image_path"].tolist(), samples["content_hash"].tolist())
 
 
 def _link(samples: pd.DataFrame, similar: Similar | None) -> tuple[pd.DataFrame, pd.Series]:
@@ -233,7 +270,7 @@ def _link(samples: pd.DataFrame, similar: Similar | None) -> tuple[pd.DataFrame,
 
 
 def _guard(
-    samples: pd.DataFrame, own_group: pd.Series, similar: Similar | None, policy: str, folder: Path, report: Report
+    samples: pd.DataFrame, own_group: pd.Series, similar: Similar, policy: str, folder: Path, report: Report
 ) -> pd.DataFrame:
     leaks = find_leaks(samples.assign(group=own_group), similar)
     kept = apply_gate(samples, leaks, policy, folder)

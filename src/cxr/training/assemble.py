@@ -17,10 +17,10 @@ from pytorch_lightning.loggers import Logger
 
 from cxr.data.augment import AffineAugment
 from cxr.data.cache import ImageCache, ImageStore, UncachedImages
-from cxr.data.cohort import Cohort, LabelledSamples, make_cohort, read_dataset
+from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
-from cxr.data.samples import label_array, target_names
+from cxr.data.samples import label_array, require_every_class, target_names
 from cxr.errors import ConfigError, CxrError, require_extra
 from cxr.imaging.preprocess import Preprocess
 from cxr.models.build import build_net
@@ -106,6 +106,7 @@ def assemble(config: DictConfig) -> Experiment:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     classes = None if config.data.classes is None else plain(config.data.classes)
     dataset = read_dataset(build(config.data.reader, "data.reader"), classes)
+    require_every_class(dataset.samples, dataset.class_names, "the dataset")
     multilabel = bool(target_names(dataset.samples))
     check_monitor(config.monitor.metric, dataset.class_names, multilabel)
     check_multilabel(config, multilabel)
@@ -155,22 +156,22 @@ def leak_folder(config: DictConfig) -> Path:
 
 def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStore) -> Cohort:
     """Check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
-    cache_dir = Path(config.paths.cache_dir)
+    salt = load_salt(Path(config.paths.cache_dir))
+    return make_cohort(dataset, cohort_settings(config), images, open_index(config), leak_folder(config), salt)
+
+
+def cohort_settings(config: DictConfig) -> CohortSettings:
+    """What the run takes of its dataset."""
     data = config.data
-    return make_cohort(
-        dataset,
+    return CohortSettings(
         view_filter=data.view_filter,
         limit=data.limit,
         balance_all=config.sampler.balance_all,
         fractions=tuple(data.fractions),
         split_file=choose_split_file(config),
         seed=config.seed,
-        images=images,
-        index=open_index(config),
         on_bad_file=data.on_bad_file,
         leak_gate="warn" if resumes(config) and data.leak_gate == "stop" else data.leak_gate,  # it has passed the gate
-        leak_folder=leak_folder(config),
-        salt=load_salt(cache_dir),
     )
 
 

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cxr.data.cache import UncachedImages
-from cxr.data.cohort import make_cohort, read_dataset
+from cxr.data.cohort import CohortSettings, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.readers import make_image_folder_samples
 from cxr.data.report.collect import Inputs, collect
@@ -81,13 +81,12 @@ def report_on(tmp_path):
     def reported(root, view_filter="none", **changes):
         dataset = read_dataset(partial(make_image_folder_samples, root), None)
         index = FileIndex(tmp_path / "files.sqlite")
-        settings = {"limit": None, "on_bad_file": "skip", "fractions": (0.5, 0.25, 0.25)} | changes
-        cohort = partial(
-            make_cohort, dataset, view_filter=view_filter, balance_all=False, split_file=None, seed=0, index=index,
-            salt=None, leak_gate="warn", leak_folder=tmp_path / "leaks", **settings,
-        )  # fmt: skip
+        chosen = {"on_bad_file": "skip", "fractions": (0.5, 0.25, 0.25), "leak_gate": "warn"} | changes
+        settings = CohortSettings(view_filter=view_filter, **chosen)
         images = UncachedImages(Preprocess(size=(224, 224)), workers=1)
-        return collect(Inputs(dataset, images, index, view_filter, lambda store: cohort(images=store)))
+        leaks = tmp_path / "leaks"
+        make = lambda store: make_cohort(dataset, settings, store, index, leaks)  # noqa: E731
+        return collect(Inputs(dataset, images, index, view_filter, make))
 
     return reported
 
