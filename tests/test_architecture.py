@@ -26,7 +26,7 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 FENCES = {
-    "hydra": ("compose.py", "training/assemble.py", "experiments/sweeper.py"),
+    "hydra": ("compose.py", "training/building.py", "experiments/sweeper.py"),
     "pytorch_lightning": ("training/",),
     "lightning_fabric": ("training/",),
     "wandb": ("training/callbacks/wandb_media.py",),

@@ -13,7 +13,7 @@ from cxr.data.download.catalogue import DATASETS
 from cxr.data.samples import make_samples
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
-from cxr.training.assemble import build
+from cxr.training.building import build
 from cxr.training.config_rules import RULES, check_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -54,7 +54,7 @@ class DataSource:
         Raises:
             CxrError: The data cannot be trained on.
         """
-        from cxr.training.assemble import build_cohort
+        from cxr.training.sources import build_cohort
 
         return build_cohort(self.config, self.dataset, self.images if images is None else images)
 
@@ -84,16 +84,14 @@ def open_data(overrides: Sequence[str]) -> DataSource:
         CxrError: The words, the config or the dataset cannot be used.
     """
     name, config = compose_config([*_WHOLE, *overrides])
-    from cxr.data.cohort import read_dataset
     from cxr.imaging.preprocess import Preprocess
-    from cxr.training.assemble import build, open_images, open_index, plain
+    from cxr.training.building import plain
     from cxr.training.config_rules import check_config
+    from cxr.training.sources import open_dataset, open_images, open_index
 
     check_config(config)
-    classes = None if config.data.classes is None else plain(config.data.classes)
-    dataset = read_dataset(build(config.data.reader, "data.reader"), classes)
     images = open_images(config, Preprocess.from_dict(plain(config.preprocess)))
-    return DataSource(name, config, dataset, images, open_index(config))
+    return DataSource(name, config, open_dataset(config), images, open_index(config))
 
 
 def compose_config(overrides: Sequence[str]) -> tuple[str, DictConfig]:

@@ -15,9 +15,10 @@ import pandas as pd
 from cxr.compose import DataSource, open_data
 from cxr.data.cohort import LabelledSamples
 from cxr.data.samples import label_columns, target_names
+from cxr.data.splits import SPLIT_FILE
 from cxr.errors import ConfigError, DataError
 from cxr.evaluation.audit.audit import Audit, audit_cohort, write_audit
-from cxr.training.assemble import leak_folder, open_images
+from cxr.training.sources import leak_folder, open_images
 
 
 def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, list[dict[str, Any]]]:
@@ -116,7 +117,7 @@ def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tu
 
 def split_of_run(bundle: Path | None) -> list[str]:
     """The split that the run of a bundle was trained with: its test part is what the net has not seen."""
-    split = None if bundle is None else bundle.absolute().parent / "split.csv"
+    split = None if bundle is None else bundle.absolute().parent / SPLIT_FILE
     return [f"data.split_file='{split}'"] if split is not None and split.is_file() else []
 
 

@@ -19,6 +19,8 @@ from cxr.data.identity import hash_ids
 from cxr.data.samples import PARTS, label_columns, list_first
 from cxr.errors import ConfigError, DataError
 
+SPLIT_FILE = "split.csv"
+"""Name of the file in a run folder, see `write_split`."""
 FEW_PATIENTS = 100
 GROUP_KEYS = ("patient_id", "study_id", "sop_instance_uid", "content_hash")
 _EXPECTED_ACCURACY = 0.8

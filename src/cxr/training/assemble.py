@@ -1,7 +1,4 @@
-"""Config -> the parts of one experiment, checked before any work starts.
-
-The only file of this room that knows Hydra. What a config may build is listed in `ALLOWED`; nothing else runs.
-"""
+"""Config -> the parts of one experiment, checked before any work starts."""
 
 import logging
 from dataclasses import dataclass
@@ -10,20 +7,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
 from cxr.data.augment import AffineAugment
-from cxr.data.cache import ImageCache, ImageStore, UncachedImages
-from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, make_cohort, read_dataset
-from cxr.data.file_index import FileIndex
-from cxr.data.identity import load_salt
+from cxr.data.cohort import Cohort
 from cxr.data.samples import label_array, require_every_class, target_names
-from cxr.errors import ConfigError, CxrError, require_extra
+from cxr.errors import ConfigError, require_extra
 from cxr.imaging.preprocess import Preprocess
 from cxr.models.build import build_net
+from cxr.training.building import build, plain
 from cxr.training.callbacks.checkpoint import AtomicCheckpointIO
 from cxr.training.config_rules import check_config
 from cxr.training.datamodule import ChestDataModule
@@ -31,18 +24,10 @@ from cxr.training.metrics import metric_names
 from cxr.training.module import ClassificationTask
 from cxr.training.resume import check_checkpoint, check_same_data, check_same_recipe
 from cxr.training.run_folder import RunFolder
+from cxr.training.sources import build_cohort, open_dataset, open_images
 
 log = logging.getLogger(__name__)
 
-ALLOWED = {
-    "data.reader": ("cxr.data.readers.*",),
-    "loss": ("cxr.training.losses.*", "torch.nn.modules.loss.CrossEntropyLoss"),  # what a target returns counts too
-    "optimizer": ("torch.optim.*",),
-    "scheduler": ("cxr.training.schedulers.*",),
-    "trainer": ("pytorch_lightning.*",),
-    "callbacks": ("pytorch_lightning.callbacks.*", "cxr.training.callbacks.*"),
-    "logger": ("pytorch_lightning.loggers.*", "cxr.training.callbacks.*"),
-}
 LOGGER_MODULES = {
     "tensorboard": "tensorboard",
     "wandb": "wandb",
@@ -75,23 +60,6 @@ class Experiment:
     trainer: pl.Trainer
 
 
-def build(config: DictConfig, group: str, **arguments: Any) -> Any:
-    """Instantiate one config group from the places that it may come from.
-
-    Raises:
-        ConfigError: The target refuses its arguments or is not allowed.
-    """
-    try:
-        return instantiate(config, **arguments, _convert_="all", _execution_whitelist_=ALLOWED[group])
-    except CxrError:
-        raise
-    except Exception as error:
-        if isinstance(error.__cause__, CxrError):
-            raise error.__cause__ from error
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        raise ConfigError(f"the config group {group} cannot be built: {' '.join(str(cause).split())}") from error
-
-
 def assemble(config: DictConfig) -> Experiment:
     """Build every part of the run that `config` describes.
 
@@ -104,8 +72,7 @@ def assemble(config: DictConfig) -> Experiment:
         check_same_recipe(plain(config), folder)
     loggers = build_loggers(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    classes = None if config.data.classes is None else plain(config.data.classes)
-    dataset = read_dataset(build(config.data.reader, "data.reader"), classes)
+    dataset = open_dataset(config)
     require_every_class(dataset.samples, dataset.class_names, "the dataset")
     multilabel = bool(target_names(dataset.samples))
     check_monitor(config.monitor.metric, dataset.class_names, multilabel)
@@ -127,69 +94,6 @@ def assemble(config: DictConfig) -> Experiment:
         config.sampler.mode, config.data.batch_size, config.data.num_workers, config.seed,
     )  # fmt: skip
     return Experiment(config, cohort, preprocess, net_config, task, datamodule, build_trainer(config, loggers))
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A config group as plain Python values."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
-def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
-    """The store of decoded images: on disk unless ``data.cache=false``."""
-    if config.data.cache:
-        max_bytes = None if config.data.cache_max_gb is None else int(config.data.cache_max_gb * 1e9)
-        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess, max_bytes=max_bytes)
-    return UncachedImages(preprocess)
-
-
-def open_index(config: DictConfig) -> FileIndex:
-    """What is known of each file, kept beside the images."""
-    return FileIndex(Path(config.paths.cache_dir) / "files.sqlite")
-
-
-def leak_folder(config: DictConfig) -> Path:
-    """Where the leak gate keeps what it knows of images, and its lists."""
-    return Path(config.paths.cache_dir) / "leaks"
-
-
-def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStore) -> Cohort:
-    """Check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
-    salt = load_salt(Path(config.paths.cache_dir))
-    return make_cohort(dataset, cohort_settings(config), images, open_index(config), leak_folder(config), salt)
-
-
-def cohort_settings(config: DictConfig) -> CohortSettings:
-    """What the run takes of its dataset."""
-    data = config.data
-    return CohortSettings(
-        view_filter=data.view_filter,
-        limit=data.limit,
-        balance_all=config.sampler.balance_all,
-        fractions=tuple(data.fractions),
-        split_file=choose_split_file(config),
-        seed=config.seed,
-        on_bad_file=data.on_bad_file,
-        leak_gate="warn" if resumes(config) and data.leak_gate == "stop" else data.leak_gate,  # it has passed the gate
-    )
-
-
-def choose_split_file(config: DictConfig) -> Path | None:
-    """The split of the run that ``ckpt_path`` continues, else ``data.split_file``, else None for a new split."""
-    if resumes(config):
-        return own_split(config)
-    return None if config.data.split_file is None else Path(config.data.split_file)
-
-
-def resumes(config: DictConfig) -> bool:
-    """Whether the run continues one that has made its split."""
-    return config.ckpt_path is not None and own_split(config).exists()
-
-
-def own_split(config: DictConfig) -> Path:
-    """Where the run keeps its split."""
-    return RunFolder(Path(config.paths.output_dir)).split
 
 
 def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> ClassificationTask:

@@ -23,7 +23,8 @@ from cxr.errors import TrainingError
 from cxr.evaluation.predictions import make_predictions
 from cxr.inference.bundle import write_bundle
 from cxr.models.build import count_parameters
-from cxr.training.assemble import Experiment, assemble, plain
+from cxr.training.assemble import Experiment, assemble
+from cxr.training.building import plain
 from cxr.training.callbacks.wandb_media import finish_wandb
 from cxr.training.metrics import Question, make_questions
 from cxr.training.run_folder import RunFolder, mean_headlines, start_logging

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
+from cxr.data.splits import SPLIT_FILE
 from cxr.errors import DataError
 from cxr.evaluation.figure_set import classification_figures
 from cxr.evaluation.figures import plot_learning_curves, write_figure
@@ -86,7 +87,7 @@ class RunFolder:
         self.root = root
         self.config = root / "config.yaml"
         self.data_report = root / "data_report.json"
-        self.split = root / "split.csv"
+        self.split = root / SPLIT_FILE
         self.metrics = root / "metrics.json"
         self.figures = root / "figures"
 

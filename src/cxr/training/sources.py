@@ -1,0 +1,82 @@
+"""Config -> the dataset of a run: its labelled samples, its store of images and its cohort.
+
+Imports neither torch nor Lightning, so that looking at data starts at once.
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from cxr.data.cache import ImageCache, ImageStore, UncachedImages
+from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, make_cohort, read_dataset
+from cxr.data.file_index import FileIndex
+from cxr.data.identity import load_salt
+from cxr.data.splits import SPLIT_FILE
+from cxr.imaging.preprocess import Preprocess
+from cxr.training.building import build, plain
+
+
+def open_dataset(config: DictConfig) -> LabelledSamples:
+    """The labelled samples; no file is looked into.
+
+    Raises:
+        CxrError: The dataset is not there, or its table is not sound.
+    """
+    classes = None if config.data.classes is None else plain(config.data.classes)
+    return read_dataset(build(config.data.reader, "data.reader"), classes)
+
+
+def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
+    """The store of decoded images: on disk unless ``data.cache=false``."""
+    if config.data.cache:
+        max_bytes = None if config.data.cache_max_gb is None else int(config.data.cache_max_gb * 1e9)
+        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess, max_bytes=max_bytes)
+    return UncachedImages(preprocess)
+
+
+def open_index(config: DictConfig) -> FileIndex:
+    """What is known of each file, kept beside the images."""
+    return FileIndex(Path(config.paths.cache_dir) / "files.sqlite")
+
+
+def leak_folder(config: DictConfig) -> Path:
+    """Where the leak gate keeps what it knows of images, and its lists."""
+    return Path(config.paths.cache_dir) / "leaks"
+
+
+def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStore) -> Cohort:
+    """Check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
+    salt = load_salt(Path(config.paths.cache_dir))
+    return make_cohort(dataset, cohort_settings(config), images, open_index(config), leak_folder(config), salt)
+
+
+def cohort_settings(config: DictConfig) -> CohortSettings:
+    """What the run takes of its dataset."""
+    data = config.data
+    return CohortSettings(
+        view_filter=data.view_filter,
+        limit=data.limit,
+        balance_all=config.sampler.balance_all,
+        fractions=tuple(data.fractions),
+        split_file=choose_split_file(config),
+        seed=config.seed,
+        on_bad_file=data.on_bad_file,
+        leak_gate="warn" if resumes(config) and data.leak_gate == "stop" else data.leak_gate,  # it has passed the gate
+    )
+
+
+def choose_split_file(config: DictConfig) -> Path | None:
+    """The split of the run that ``ckpt_path`` continues, else ``data.split_file``, else None for a new split."""
+    if resumes(config):
+        return own_split(config)
+    return None if config.data.split_file is None else Path(config.data.split_file)
+
+
+def resumes(config: DictConfig) -> bool:
+    """Whether the run continues one that has made its split."""
+    return config.ckpt_path is not None and own_split(config).exists()
+
+
+def own_split(config: DictConfig) -> Path:
+    """Where the run keeps its split."""
+    return Path(config.paths.output_dir) / SPLIT_FILE
