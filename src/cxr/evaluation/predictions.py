@@ -60,7 +60,7 @@ def make_predictions(
     scores = {f"logit_{k}": logits[:, k] for k in range(len(class_names))}
     scores |= {f"prob_{k}": column for k, column in enumerate(_softmax(logits).T)}
     subgroups = {name: samples[name].to_numpy() for name in SUBGROUPS if name in samples}
-    predictions = _typed(pd.DataFrame({**identity, **scores, **subgroups}))
+    predictions = typed(pd.DataFrame({**identity, **scores, **subgroups}))
     check_predictions(predictions, class_names)
     return predictions
 
@@ -128,7 +128,7 @@ def aggregate_by_study(predictions: pd.DataFrame) -> pd.DataFrame:
     studies[subgroups] = studies[subgroups].where(agreeing[subgroups])
     studies = studies.reset_index()
     studies["sample_id"] = studies["study_id"].fillna(studies["sample_id"])
-    return _typed(studies[list(predictions.columns)])
+    return typed(studies[list(predictions.columns)])
 
 
 def write_predictions(predictions: pd.DataFrame, class_names: list[str], path: Path) -> None:
@@ -163,22 +163,53 @@ def read_predictions(path: Path) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         DataError: A file is missing or unreadable, or `check_predictions` refuses the table.
     """
-    class_names = _read_class_names(classes_path(path))
-    text = dict.fromkeys(_TEXT, str)
+    class_names = read_class_names(classes_path(path))
+    table = read_cells(path)
+    check_predictions(table, class_names)
+    return typed(table), class_names
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """The cells of a CSV table, ids as text, no column asked for.
+
+    Raises:
+        DataError: The file is missing or no CSV table.
+    """
     try:
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise DataError(f"expected a predictions table at {path}, got no such file; give its path") from None
     except (ValueError, OSError) as error:
         raise DataError(f"expected a CSV table in {path}, got {_one_line(error)}; export it again in UTF-8") from error
-    table = _map_text(table, _unguard)
-    check_predictions(table, class_names)
-    return _typed(table), class_names
+    return _map_text(table, _unguard)
 
 
 def classes_path(path: Path) -> Path:
     """Where the class names of the table at `path` stand."""
     return path.with_suffix(".classes.json")
+
+
+def read_class_names(path: Path) -> list[str]:
+    """The class names that stand in a sidecar.
+
+    Raises:
+        DataError: The file is missing or no JSON list of names.
+    """
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"expected class names in {path}, got no such file; write a JSON list of them") from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"expected a JSON list in {path}, got {_one_line(error)}; write the names in order") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"expected a JSON list of names in {path}, got {str(names)[:80]!r}; write the names in order")
+    return names
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Text as nullable text, fold as nullable integer and target as integer, however the table came about."""
+    kinds = {name: "string" for name in _TEXT if name in table} | {"fold": "Int64", "target": "int64"}
+    return table.astype(kinds)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -197,12 +228,6 @@ def _is_score(name: Hashable, kind: str = "logit|prob") -> bool:
 
 def _column_or_null(samples: pd.DataFrame, name: str) -> object:
     return samples[name].to_numpy() if name in samples else None
-
-
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Text as nullable text, fold as nullable integer and target as integer, however the table came about."""
-    kinds = {name: "string" for name in _TEXT if name in table} | {"fold": "Int64", "target": "int64"}
-    return table.astype(kinds)
 
 
 def _numbers(column: "pd.Series[float]") -> np.ndarray:
@@ -241,18 +266,6 @@ def _map_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame
     """Apply `change` to every text cell and every column name."""
     mapped = table.map(lambda cell: change(cell) if isinstance(cell, str) else cell)
     return mapped.rename(columns=lambda name: change(str(name)))
-
-
-def _read_class_names(path: Path) -> list[str]:
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"expected class names in {path}, got no such file; write a JSON list of them") from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"expected a JSON list in {path}, got {_one_line(error)}; write the names in order") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"expected a JSON list of names in {path}, got {str(names)[:80]!r}; write the names in order")
-    return names
 
 
 def _one_line(error: Exception) -> str:

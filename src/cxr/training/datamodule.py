@@ -79,6 +79,10 @@ class ChestDataModule(pl.LightningDataModule):
         """Test batches in table order."""
         return self._loader("test")
 
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Training images in table order, each once, for what the net has learnt of them."""
+        return self._loader("train")
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move images and labels; keys stay with the host, where the draws of augmentation are made."""
         moved = {name: values.to(device, non_blocking=True) for name, values in batch.items() if name != "key"}

@@ -105,7 +105,7 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
     score = float(checkpoint.best_model_score)
     if experiment.trainer.is_global_zero:
         folder.write_best(config.monitor.metric, score, best)
-    metrics = evaluate(experiment, folder, best, ["val", "test"] if config.test else ["val"])
+    metrics = evaluate(experiment, folder, best, ["train", "val", "test"] if config.test else ["train", "val"])
     if experiment.trainer.is_global_zero:
         conclude(experiment, folder, metrics)
     return FitResult(folder.root, score, best, metrics)
@@ -184,9 +184,13 @@ def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts:
 
 def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Question]:
     """What a checkpoint answers for one part, each image once however many devices shared the work."""
-    loop = experiment.trainer.validate if part == "val" else experiment.trainer.test
+    trainer, task, data = experiment.trainer, experiment.task, experiment.datamodule
     with interrupts():
-        loop(experiment.task, experiment.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        if part == "train":
+            trainer.predict(task, datamodule=data, return_predictions=False, ckpt_path=checkpoint, weights_only=True)
+        else:
+            loop = trainer.validate if part == "val" else trainer.test
+            loop(task, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return make_questions(*experiment.task.outputs_of(part).compute(), experiment.cohort.class_names)
 
 

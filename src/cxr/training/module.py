@@ -58,6 +58,7 @@ class ClassificationTask(pl.LightningModule):
         self.monitor = monitor
         self.seed = seed
         self.channels_last = channels_last
+        self.train_outputs = EpochOutputs()
         self.val_outputs = EpochOutputs()
         self.test_outputs = EpochOutputs()
 
@@ -98,6 +99,14 @@ class ClassificationTask(pl.LightningModule):
         """Keep the logits of one test batch."""
         self.test_outputs.update(self(batch["image"]), batch["label"], batch["key"])
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of one training batch, as it is without augmentation."""
+        self.train_outputs.update(self(batch["image"]), batch["label"], batch["key"])
+
+    def on_predict_epoch_start(self) -> None:
+        """Forget the logits of the pass before."""
+        self.train_outputs.reset()
+
     def on_validation_epoch_start(self) -> None:
         """Forget the logits of the validation before."""
         self.val_outputs.reset()
@@ -115,8 +124,8 @@ class ClassificationTask(pl.LightningModule):
         self._log_epoch("test")
 
     def outputs_of(self, part: str) -> EpochOutputs:
-        """Logits, targets and keys of the last epoch over `part`, ``val`` or ``test``."""
-        return {"val": self.val_outputs, "test": self.test_outputs}[part]
+        """Logits, targets and keys of the last pass over `part`: ``train`` without augmentation, ``val`` or ``test``."""
+        return {"train": self.train_outputs, "val": self.val_outputs, "test": self.test_outputs}[part]
 
     def _log_epoch(self, part: str) -> None:
         logits, target, _ = self.outputs_of(part).compute()

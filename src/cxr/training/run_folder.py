@@ -139,7 +139,7 @@ class RunFolder:
         Args:
             predictions: The predictions table.
             class_names: The K names in order.
-            part: ``val`` or ``test``.
+            part: ``train``, ``val`` or ``test``.
             target: Which target of a multi-label dataset the table is about.
 
         Returns:
@@ -155,8 +155,9 @@ class RunFolder:
     def _write_table(self, predictions: pd.DataFrame, class_names: list[str], name: str) -> dict[str, float]:
         write_predictions(predictions, class_names, self.root / f"predictions_{name}.csv")
         target, probs = target_and_probs(predictions)
-        for figure_name, figure in classification_figures(target, probs, class_names).items():
-            write_figure(figure, self.figures / f"{name}_{figure_name}.png")
+        if not name.startswith("train"):  # of training images the numbers alone, for the gap
+            for figure_name, figure in classification_figures(target, probs, class_names).items():
+                write_figure(figure, self.figures / f"{name}_{figure_name}.png")
         return {f"{name}/{key}": value for key, value in classification_metrics(target, probs, class_names).items()}
 
     def read_metrics(self) -> dict[str, float | None]:

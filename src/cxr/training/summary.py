@@ -41,14 +41,14 @@ def show_net(net: nn.Module, name: str, preprocess: Preprocess) -> None:
 
 
 def show_results(run_dir: Path, metrics: dict[str, float], ceiling: float | None) -> None:
-    """The run folder and a short table of validation and test metrics.
+    """The run folder and a short table of metrics, training and validation beside test.
 
     Args:
         run_dir: The run folder.
-        metrics: ``val/...`` and maybe ``test/...``.
+        metrics: ``train/...``, ``val/...`` and maybe ``test/...``.
         ceiling: Best test AUROC that the data allow, where that is known (phantoms).
     """
-    parts = [part for part in ("val", "test") if f"{part}/auroc" in metrics]
+    parts = [part for part in PARTS if f"{part}/auroc" in metrics]
     table = Table(title="best checkpoint", title_justify="left")
     table.add_column("metric")
     for part in parts:
