@@ -124,7 +124,7 @@ class ClassificationTask(pl.LightningModule):
         self._log_epoch("test")
 
     def outputs_of(self, part: str) -> EpochOutputs:
-        """Logits, targets and keys of the last pass over `part`: ``train`` without augmentation, ``val`` or ``test``."""
+        """Logits, targets and keys of the last pass over `part`: ``train`` (not augmented), ``val`` or ``test``."""
         return {"train": self.train_outputs, "val": self.val_outputs, "test": self.test_outputs}[part]
 
     def _log_epoch(self, part: str) -> None:
