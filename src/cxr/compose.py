@@ -13,9 +13,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cxr.data.cache import ImageStore
 from cxr.data.cohort import Cohort, LabelledSamples
 from cxr.data.file_index import FileIndex
+from cxr.data.image_store import ImageStore
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
 

@@ -22,7 +22,8 @@ from filelock import FileLock
 
 from cxr.data import cache as cache_module
 from cxr.data import cache_index, decoding
-from cxr.data.cache import ImageCache, UncachedImages
+from cxr.data.cache import ImageCache
+from cxr.data.image_store import UncachedImages
 from cxr.errors import DataError, ImageError
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess

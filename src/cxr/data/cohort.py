@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from cxr.data.cache import ImageStore
 from cxr.data.file_index import FileIndex
+from cxr.data.image_store import ImageStore
 from cxr.data.leaks.gate import POLICIES, add_pixel_hashes, apply_gate, count_leaks, find_leaks, link_similar
 from cxr.data.leaks.similar import Similar, SimilarImages
 from cxr.data.samples import (

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from cxr.data.cache import StoredImages
+from cxr.data.image_store import StoredImages
 from cxr.data.sampling import epoch_order
 from cxr.errors import DataError
 

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from cxr.data.augment import AffineAugment
 from cxr.data.batch import BatchTransform
-from cxr.data.cache import ImageStore, StoredImages
 from cxr.data.dataset import Batch, EpochSampler, ImageDataset, keep_batch
 from cxr.data.decoding import StoredArray
+from cxr.data.image_store import ImageStore, StoredImages
 from cxr.data.samples import label_array
 from cxr.imaging.preprocess import Preprocess
 

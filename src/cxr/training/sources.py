@@ -7,10 +7,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cxr.data.cache import ImageCache, ImageStore, UncachedImages
+from cxr.data.cache import ImageCache
 from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
+from cxr.data.image_store import ImageStore, UncachedImages
 from cxr.data.splits import SPLIT_FILE
 from cxr.imaging.preprocess import Preprocess
 from cxr.training.building import build, plain

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr.data.cache import ImageStore, StoredImages
+from cxr.data.image_store import ImageStore, StoredImages
 from cxr.data.leaks.alignment import detail_correlation
 from cxr.data.leaks.candidates import Pairs, find_candidates
 from cxr.data.leaks.thumbnails import ThumbnailStore

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cxr.data.cache import ImageStore
+from cxr.data.image_store import ImageStore
 from cxr.errors import DataError
 from cxr.imaging.resize import resize
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr.data.cache import ImageStore, StoredImages
 from cxr.data.cohort import Cohort, LabelledSamples, add_headers
 from cxr.data.file_index import FileIndex
+from cxr.data.image_store import ImageStore, StoredImages
 from cxr.data.report.progress import show_progress
 from cxr.data.samples import PARTS
 from cxr.data.views import judge_views

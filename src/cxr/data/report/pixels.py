@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.data.cache import StoredImages
+from cxr.data.image_store import StoredImages
 from cxr.data.report.progress import show_progress
 
 Bytes = NDArray[np.uint8]

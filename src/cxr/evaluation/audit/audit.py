@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr.data.cache import ImageStore
 from cxr.data.cohort import Cohort
+from cxr.data.image_store import ImageStore
 from cxr.errors import DataError
 from cxr.evaluation.audit.baselines import (
     FEWEST,
