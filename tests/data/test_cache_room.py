@@ -1,9 +1,11 @@
 import os
+import shutil
 import time
 
 import pytest
 from filelock import FileLock
 
+from cxr.data import cache_room
 from cxr.data.cache_room import MARK, SECONDS_IN_USE, make_room, mark_used
 from cxr.errors import DataError
 
@@ -70,3 +72,20 @@ def test_a_cache_that_is_being_built_stays(caches):
 def test_marking_what_is_not_there_makes_nothing(tmp_path):
     mark_used(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_another_process_deletes_meanwhile_count_as_nothing(tmp_path, monkeypatch):
+    own, other = tmp_path / "own", tmp_path / "other"
+    for cache in (own, other):
+        cache.mkdir()
+        (cache / MARK).write_text("{}")
+        (cache / "images.bin").write_bytes(bytes(1000))
+    walk = cache_room.os.walk
+
+    def list_then_delete(folder):
+        found = list(walk(folder))
+        shutil.rmtree(other)
+        yield from found
+
+    monkeypatch.setattr(cache_room.os, "walk", list_then_delete)
+    make_room(own, 10, 1500)

@@ -5,6 +5,7 @@ touched when it is used.
 """
 
 import logging
+import os
 import shutil
 import time
 from pathlib import Path
@@ -56,8 +57,9 @@ def mark_used(cache: Path) -> None:
 
 def _unused(own: Path) -> list[Path]:
     """The sibling caches not used for a day, the longest unused first."""
-    marks = {mark.parent: mark.stat().st_mtime for mark in own.parent.glob(f"*/{MARK}") if mark.parent != own}
-    return [cache for cache in sorted(marks, key=marks.__getitem__) if time.time() - marks[cache] > SECONDS_IN_USE]
+    marks = {mark.parent: _stat(mark) for mark in own.parent.glob(f"*/{MARK}") if mark.parent != own}
+    used = {cache: found.st_mtime for cache, found in marks.items() if found is not None}
+    return [cache for cache in sorted(used, key=used.__getitem__) if time.time() - used[cache] > SECONDS_IN_USE]
 
 
 def _delete(cache: Path) -> int:
@@ -74,4 +76,13 @@ def _delete(cache: Path) -> int:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of the files below `folder`; another process may delete some of them meanwhile."""
+    files = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    return sum(found.st_size for found in map(_stat, files) if found is not None)
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    try:
+        return file.lstat()
+    except FileNotFoundError:
+        return None
