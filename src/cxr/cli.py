@@ -7,6 +7,7 @@ import argparse
 import errno
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 after an error told in one sentence on stderr, 130 after Ctrl-C.
     """
     load_dotenv(Path.cwd() / ".env")
-    options = make_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = make_parser().parse_args(words, argparse.Namespace(command=shlex.join(["cxr", *words])))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -69,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cxr {__version__}")
     parser.set_defaults(after_interrupt="nothing was left half done")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_doctor, _add_data, _add_sweep):
+    for add in (_add_doctor, _add_data, _add_evaluate, _add_sweep):
         add(commands)
     return parser
 
@@ -159,6 +161,45 @@ def _run_data_audit(options: argparse.Namespace) -> int:
     result, path = audit(options.overrides, options.bundle, options.out)
     show_audit(result)
     print(f"audit: {path}")
+    return 0
+
+
+def _add_evaluate(commands: "Commands") -> None:
+    parser = commands.add_parser("evaluate", help="what a model is worth: numbers with intervals, figures, a report")
+    parser.add_argument("source", type=Path, metavar="RUN", help="a run folder, or a CSV of predictions on test images")
+    parser.add_argument("--validation", type=Path, metavar="CSV", help="of a table: predictions on validation images")
+    parser.add_argument("--train", type=Path, metavar="CSV", help="of a table: predictions on training images")
+    parser.add_argument("--classes", metavar="A,B", help="of a table: the class names in order")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the run, or a folder beside the table")
+    parser.add_argument(
+        "--operating-point", metavar="RULE", default="sensitivity >= 0.9",
+        help="how the threshold is chosen on validation: 'sensitivity >= 0.9' (default), 'specificity >= 0.9', "
+        "'youden', 'cost fn=10 fp=1 prevalence=0.1' or 'threshold 0.5'",
+    )  # fmt: skip
+    parser.add_argument("--prevalence", type=float, metavar="SHARE", help="at which PPV and NPV are told, such as 0.1")
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument(
+        "--subgroups", metavar="A,B", help="columns to measure by (default: sex, age, view, manufacturer, source)"
+    )
+    parser.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(options: argparse.Namespace) -> int:
+    from cxr.evaluation.operating_point import parse_rule
+    from cxr.evaluation.predictions import SUBGROUPS
+    from cxr.evaluation.report.collect import Options
+    from cxr.evaluation_commands import evaluate
+
+    chosen = Options(
+        rule=parse_rule(options.operating_point),
+        prevalence=options.prevalence,
+        draws=options.draws,
+        subgroups=SUBGROUPS if options.subgroups is None else options.subgroups.split(","),
+    )
+    names = None if options.classes is None else options.classes.split(",")
+    tables = (options.validation, options.train)
+    page = evaluate(options.source, *tables, names, options.out, chosen, options.command)
+    print(f"report: {page}")
     return 0
 
 

@@ -323,6 +323,7 @@ def _count(samples: pd.DataFrame, class_names: list[str]) -> Report:
         "images": {part: count_classes(rows, class_names) for part, rows in parts.items()},
         "patients": {part: int(rows["group"].nunique()) for part, rows in parts.items()},
         "fingerprint": _fingerprint(samples),
+        "test_fingerprint": _fingerprint(parts["test"]),
     }
 
 

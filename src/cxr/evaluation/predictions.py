@@ -25,18 +25,25 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def make_predictions(
-    samples: pd.DataFrame, logits: ArrayLike, class_names: list[str], split: str, run: str, fold: int | None = None
+    samples: pd.DataFrame,
+    logits: ArrayLike,
+    class_names: list[str],
+    split: str,
+    run: str,
+    fold: int | None = None,
+    temperature: float = 1.0,
 ) -> pd.DataFrame:
     """The predictions table of one model on the rows of a samples table.
 
     Args:
         samples: N rows with sample_id and label, and where known patient_id, study_id, sex, age, view_position,
             manufacturer and source. Ids are taken as they are: hash them before if they must not leave the house.
-        logits: (N, K), row by row those of `samples`. Probabilities are their softmax in float64.
+        logits: (N, K), row by row those of `samples`.
         class_names: The K names in order.
         split: Name of the part of the split: train, val or test.
         run: Name of the run that made the logits.
         fold: Fold of a cross-validation.
+        temperature: Probabilities are the softmax in float64 of the logits divided by it.
 
     Returns:
         N rows with the columns above; what is not known is null.
@@ -58,7 +65,7 @@ def make_predictions(
         "target": samples["label"].to_numpy(dtype=np.int64),
     }
     scores = {f"logit_{k}": logits[:, k] for k in range(len(class_names))}
-    scores |= {f"prob_{k}": column for k, column in enumerate(_softmax(logits).T)}
+    scores |= {f"prob_{k}": column for k, column in enumerate(_softmax(logits / temperature).T)}
     subgroups = {name: samples[name].to_numpy() for name in SUBGROUPS if name in samples}
     predictions = typed(pd.DataFrame({**identity, **scores, **subgroups}))
     check_predictions(predictions, class_names)

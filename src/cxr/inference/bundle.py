@@ -123,6 +123,8 @@ def write_bundle(
     preprocess: Preprocess,
     extras: Mapping[str, Any],
     multilabel: bool = False,
+    temperature: float | None = None,
+    operating_point: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a bundle, prove that it loads, and only then put it in place of an older one.
 
@@ -134,6 +136,8 @@ def write_bundle(
         preprocess: The completed preprocessing that the net was trained with.
         extras: Plain values about the run: data fingerprint, versions, metrics, monitor. NaN and infinity become null.
         multilabel: Whether the K answers are independent of each other.
+        temperature: Fitted on validation; None where there is none, so that a probability is no frequency.
+        operating_point: Chosen on validation; of a multi-label net target -> operating point.
 
     Raises:
         ConfigError: A value is not plain, or net and preprocessing do not fit.
@@ -153,9 +157,9 @@ def write_bundle(
         "multilabel": multilabel,
         "preprocess": preprocess.to_dict(),
         "input_contract": asdict(contract),
-        "temperature": 1.0,
-        "calibrated": False,
-        "operating_point": None,
+        "temperature": 1.0 if temperature is None else temperature,
+        "calibrated": temperature is not None,
+        "operating_point": operating_point,
         "extras": extras,
     }
     part = folder.with_name(f".{folder.name}.part")

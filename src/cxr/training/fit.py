@@ -5,8 +5,6 @@ Everything after training (evaluation, prediction, serving) starts from what thi
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,19 +13,18 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from cxr.data.identity import hash_ids, load_salt
 from cxr.data.phantoms.ceiling import best_achievable_auroc
 from cxr.data.samples import target_names
 from cxr.data.splits import write_split
 from cxr.errors import TrainingError
-from cxr.evaluation.predictions import make_predictions
 from cxr.inference.bundle import write_bundle
 from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble
 from cxr.training.building import plain
 from cxr.training.callbacks.wandb_media import finish_wandb
-from cxr.training.metrics import Question, make_questions
-from cxr.training.run_folder import RunFolder, mean_headlines, start_logging
+from cxr.training.evaluate import choose_points, evaluate, id_salt, write_run_report
+from cxr.training.interrupts import interrupts
+from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.summary import show_data, show_net, show_results
 
 log = logging.getLogger(__name__)
@@ -112,10 +109,10 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
 
 
 def conclude(experiment: Experiment, folder: RunFolder, metrics: dict[str, float]) -> None:
-    """Write what the run leaves beside its evaluation, and show how it ended."""
-    monitor = experiment.config.monitor
-    folder.write_learning_curves(monitor.metric, monitor.mode)
+    """Write what the run leaves beside its predictions, and show how it ended."""
     write_run_bundle(experiment, folder)
+    if experiment.config.report:
+        write_run_report(experiment, folder)
     show_results(folder.root, metrics, phantom_ceiling(experiment.datamodule.parts["test"]))
 
 
@@ -140,6 +137,8 @@ def test_run(run_dir: Path) -> dict[str, float]:
     experiment = assemble(config)
     metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
     write_run_bundle(experiment, folder)
+    if config.report:
+        write_run_report(experiment, folder)
     return metrics
 
 
@@ -158,65 +157,6 @@ def train(experiment: Experiment) -> None:
         ) from error
 
 
-@contextmanager
-def interrupts() -> Iterator[None]:
-    """Give Ctrl-C back as what it is: Lightning turns it into an exit."""
-    try:
-        yield
-    except SystemExit as error:
-        raise KeyboardInterrupt from error
-
-
-def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts: list[str]) -> dict[str, float]:
-    """Predictions, metrics and figures of some parts by one checkpoint, written by the first device."""
-    log.info("evaluating the best checkpoint %s on %s", checkpoint.name, " and ".join(parts))
-    metrics: dict[str, float] = {}
-    for part in parts:
-        questions = ask(experiment, checkpoint, part)
-        if experiment.trainer.is_global_zero:
-            for name, question in questions.items():
-                predictions = tell(experiment, question, part, folder.root.name)
-                metrics |= folder.write_evaluation(predictions, question.class_names, part, name)
-            metrics |= mean_headlines(metrics, part)
-            folder.write_metrics(metrics)
-    return metrics
-
-
-def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Question]:
-    """What a checkpoint answers for one part, each image once however many devices shared the work."""
-    trainer, task, data = experiment.trainer, experiment.task, experiment.datamodule
-    with interrupts():
-        if part == "train":
-            trainer.predict(task, datamodule=data, return_predictions=False, ckpt_path=checkpoint, weights_only=True)
-        else:
-            loop = trainer.validate if part == "val" else trainer.test
-            loop(task, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return make_questions(*experiment.task.outputs_of(part).compute(), experiment.cohort.class_names)
-
-
-def tell(experiment: Experiment, question: Question, part: str, run: str) -> pd.DataFrame:
-    """The predictions table of one question."""
-    rows = experiment.datamodule.parts[part].iloc[question.key.cpu().numpy()]
-    samples = told_ids(rows.assign(label=question.target.cpu().numpy()), experiment.config)
-    return make_predictions(samples, question.logits.cpu().numpy(), question.class_names, part, run)
-
-
-def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
-    """The table with its ids as they may be told: salted hashes unless ``hash_ids=false``."""
-    salt = id_salt(config)
-    if salt is None:
-        return samples
-    hashed = {
-        name: hash_ids(samples[name], salt) for name in ("sample_id", "patient_id", "study_id") if name in samples
-    }
-    return samples.assign(**hashed)
-
-
-def id_salt(config: DictConfig) -> str | None:
-    """The salt of hashed ids, or None where ids are told as they are."""
-    return load_salt(Path(config.paths.cache_dir)) if config.hash_ids else None
-
-
 def log_hyperparameters(experiment: Experiment) -> None:
     """Config and parameter counts to every logger."""
     values = {**plain(experiment.config), "parameters": count_parameters(experiment.task.net)}
@@ -231,10 +171,12 @@ def write_run_bundle(experiment: Experiment, folder: RunFolder) -> None:
         "data_fingerprint": experiment.cohort.report["fingerprint"],
         "versions": {name: version(name) for name in ("cxr-lab", "torch", "torchvision", "timm")},
         "metrics": folder.read_metrics(),
+        "parameters": count_parameters(experiment.task.net)["total"],
     }
     write_bundle(
         folder.root / "bundle", experiment.task.net, experiment.net_config, experiment.cohort.class_names,
         experiment.preprocess, extras, multilabel=bool(target_names(experiment.cohort.samples)),
+        temperature=folder.read_temperature(), operating_point=choose_points(folder, experiment.config.operating_point),
     )  # fmt: skip
 
 

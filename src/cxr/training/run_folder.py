@@ -20,10 +20,10 @@ from rich.logging import RichHandler
 
 from cxr.data.splits import SPLIT_FILE
 from cxr.errors import DataError
-from cxr.evaluation.figure_set import classification_figures
-from cxr.evaluation.figures import plot_learning_curves, write_figure
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import aggregate_by_study, write_predictions
+from cxr.evaluation.report.collect import target_and_probs
+from cxr.evaluation.report.material import BASELINE_MARK
 from cxr.training.summary import HEADLINES
 
 FOREIGN = "py.warnings"
@@ -134,7 +134,7 @@ class RunFolder:
     def write_evaluation(
         self, predictions: pd.DataFrame, class_names: list[str], part: str, target: str = ""
     ) -> dict[str, float]:
-        """Predictions, metrics and figures of one part; per study as well where a study has several images.
+        """Predictions and metrics of one part; per study as well where a study has several images.
 
         Args:
             predictions: The predictions table.
@@ -155,10 +155,20 @@ class RunFolder:
     def _write_table(self, predictions: pd.DataFrame, class_names: list[str], name: str) -> dict[str, float]:
         write_predictions(predictions, class_names, self.root / f"predictions_{name}.csv")
         target, probs = target_and_probs(predictions)
-        if not name.startswith("train"):  # of training images the numbers alone, for the gap
-            for figure_name, figure in classification_figures(target, probs, class_names).items():
-                write_figure(figure, self.figures / f"{name}_{figure_name}.png")
         return {f"{name}/{key}": value for key, value in classification_metrics(target, probs, class_names).items()}
+
+    def write_baseline(self, predictions: pd.DataFrame, class_names: list[str], part: str, name: str) -> None:
+        """Predictions of something that needs no net."""
+        write_predictions(predictions, class_names, self.root / f"predictions_{part}_{BASELINE_MARK}{name}.csv")
+
+    def write_temperature(self, temperature: float | None) -> None:
+        """Note in metrics.json the temperature fitted on validation, or that there is none."""
+        write_json(json.loads(self.metrics.read_text()) | {"temperature": temperature}, self.metrics)
+
+    def read_temperature(self) -> float | None:
+        """The temperature of `write_temperature`; None where none was fitted."""
+        found = json.loads(self.metrics.read_text()).get("temperature")
+        return None if found is None else float(found)
 
     def read_metrics(self) -> dict[str, float | None]:
         """The metrics of every part evaluated so far; None where one is not defined."""
@@ -169,19 +179,6 @@ class RunFolder:
         written = json.loads(self.metrics.read_text())
         written["metrics"] = written.get("metrics", {}) | metrics
         write_json(written, self.metrics)
-
-    def write_learning_curves(self, monitor: str, mode: str) -> None:
-        """figures/learning_curves.png from history.csv, the best epoch by `monitor` marked."""
-        history = self.root / "history.csv"
-        if history.exists():
-            curves = plot_learning_curves(pd.read_csv(history), monitor, mode)
-            write_figure(curves, self.figures / "learning_curves.png")
-
-
-def target_and_probs(predictions: pd.DataFrame) -> tuple[Any, Any]:
-    """Targets (N,) and probabilities (N, K) of a predictions table."""
-    columns = [name for name in predictions if str(name).startswith("prob_")]
-    return predictions["target"].to_numpy(), predictions[columns].to_numpy()
 
 
 def file_name(target: str) -> str:

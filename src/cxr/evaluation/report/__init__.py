@@ -1,0 +1,1 @@
+"""What a model is worth, from its tables of predictions: numbers, documents, and one page that stands alone."""

@@ -1,0 +1,275 @@
+"""Every number of a report, as plain values. Knows nothing of figures, pages or where the tables come from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.errors import DataError
+from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature
+from cxr.evaluation.metrics import PER_CLASS, study_map
+from cxr.evaluation.operating_point import (
+    AtLeast,
+    Fixed,
+    OperatingPoint,
+    Rule,
+    Youden,
+    choose_operating_point,
+    count_calls,
+    predictive_values,
+)
+from cxr.evaluation.predictions import SUBGROUPS, aggregate_by_study
+from cxr.evaluation.report.material import Material, Question
+from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk, count_answers
+from cxr.evaluation.statistics.bootstrap import bootstrap_metrics
+from cxr.evaluation.statistics.intervals import Interval, exact_proportion
+from cxr.evaluation.statistics.resampling import patient_groups
+
+Report = dict[str, Any]
+
+HEADLINES = (
+    "auroc", "average_precision", "balanced_accuracy", "sensitivity", "specificity", "accuracy", "f1_macro", "f1_micro",
+    "precision_macro", "mcc", "cohen_kappa",
+)  # fmt: skip
+STUDY_HEADLINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy", "study_map")
+RULES: tuple[Rule, ...] = (
+    AtLeast("sensitivity", 0.90),
+    AtLeast("sensitivity", 0.95),
+    AtLeast("specificity", 0.90),
+    Youden(),
+    Fixed(0.5),
+)
+WANTED_RISK = 0.05
+VALIDATION = "val"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader of the report may choose.
+
+    Attributes:
+        rule: How the operating point that is kept is chosen on validation.
+        prevalence: At which PPV and NPV are told; None is that of the part.
+        draws: Of the bootstrap, 1,000 or more.
+        seed: Of the draws.
+        subgroups: Columns whose values are measured apart.
+        least: Patients that a group needs to be shown.
+    """
+
+    rule: Rule = AtLeast("sensitivity", 0.90)
+    prevalence: float | None = None
+    draws: int = 1000
+    seed: int = 0
+    subgroups: Sequence[str] = SUBGROUPS
+    least: int = 20
+
+
+def collect(material: Material, options: Options) -> Report:
+    """Measure everything.
+
+    Returns:
+        Plain values for JSON: `run, made, synthetic, draws, least, best, net, omitted` and `questions`, each with its
+        tables of numbers, where an interval is a mapping of value, low, high, k and n.
+
+    Raises:
+        DataError: A table cannot be measured.
+    """
+    omitted: list[str] = []
+    questions = [_measure_question(question, options, omitted) for question in material.questions]
+    return {
+        "run": material.name,
+        "made": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "synthetic": "phantom" in str(material.config.get("data", {}).get("reader", {}).get("_target_", "")),
+        "draws": options.draws,
+        "least": options.least,
+        "best": _describe_best(material),
+        "net": _describe_net(material),
+        "questions": questions,
+        "omitted": list(dict.fromkeys(omitted)),
+    }
+
+
+def target_and_probs(predictions: pd.DataFrame, kind: str = "prob") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Targets (N,), and probabilities (N, K) or, by ``kind='logit'``, logits."""
+    columns = [name for name in predictions if str(name).startswith(f"{kind}_")]
+    return predictions["target"].to_numpy(np.int64), predictions[columns].to_numpy(np.float64)
+
+
+def choose_point(question: Question, rule: Rule) -> OperatingPoint | None:
+    """The operating point of a question, chosen on its validation part; None where there is none to choose."""
+    table = question.parts.get(VALIDATION)
+    if table is None or len(question.class_names) != 2 or table["target"].nunique() < 2:
+        return None
+    target, probs = target_and_probs(table)
+    return choose_operating_point(target == 1, probs[:, 1], rule, positive_class=question.class_names[1])
+
+
+def choose_abstention(question: Question) -> AbstentionPoint | None:
+    """The confidence from which on a question is answered; None without validation or where no coverage will do."""
+    table = question.parts.get(VALIDATION)
+    if table is None:
+        return None
+    try:
+        return choose_by_risk(*target_and_probs(table), WANTED_RISK)
+    except DataError:
+        return None
+
+
+def fitted_temperature(question: Question) -> float | None:
+    """The temperature fitted on validation; None where there is none to fit."""
+    table = question.parts.get(VALIDATION)
+    if table is None:
+        return None
+    found = fit_temperature(*target_and_probs(table, "logit"))
+    return None if found.at_bound else found.value
+
+
+def _measure_question(question: Question, options: Options, omitted: list[str]) -> Report:
+    temperature = fitted_temperature(question)
+    omitted += _tell_omissions(question, temperature)
+    parts = [_measure_part(question, part, temperature, options, omitted) for part in question.parts]
+    return {
+        "name": question.name,
+        "key": f"{question.name}_" if question.name else "",
+        "class_names": question.class_names,
+        "temperature": temperature,
+        "prevalence": options.prevalence,
+        "headlines": [name for name in HEADLINES if name in parts[-1]["metrics"]],
+        "study_headlines": [
+            name for name in STUDY_HEADLINES if name in (parts[-1]["studies"] or {}).get("metrics", {})
+        ],
+        "per_class": list(PER_CLASS),
+        "operating_points": list(_apply_points(question, options)),
+        "parts": parts,
+    }
+
+
+def _tell_omissions(question: Question, temperature: float | None) -> Iterator[str]:
+    """What the tables of a question do not allow to say."""
+    if VALIDATION not in question.parts:
+        yield "Without a validation table no temperature is fitted and no operating point chosen."
+    elif temperature is None:
+        yield "No temperature was fitted: validation is separated perfectly, or no better than chance."
+    for part, table in question.parts.items():
+        unnamed = int(table["patient_id"].isna().sum())
+        if unnamed:
+            yield f"{unnamed:,} of {len(table):,} images of {part} name no patient: each stands for a patient of its own."
+        absent = [name for number, name in enumerate(question.class_names) if not (table["target"] == number).any()]
+        if absent:
+            yield f"{part} has no image of {', '.join(absent)}: what needs one is not defined there."
+
+
+def _measure_part(
+    question: Question, part: str, temperature: float | None, options: Options, omitted: list[str]
+) -> Report:
+    table = question.parts[part]
+    target, probs = target_and_probs(table)
+    full = part != "train"
+    return {
+        "name": part,
+        "images": len(table),
+        "patients": int(table["patient_id"].nunique()) if table["patient_id"].notna().any() else None,
+        "prevalence": float((target == 1).mean()) if len(question.class_names) == 2 else None,
+        "metrics": _measure(table, question.class_names, options),
+        "studies": _measure_studies(table, question.class_names, options),
+        "calibration": _measure_calibration(question, part, temperature) if full else [],
+        "selective": _measure_selective(question, part) if full else None,
+        "subgroups": _measure_groups(table, question.class_names, options, omitted) if full else [],
+        "baselines": _measure_baselines(question, part, options) if full else [],
+    }
+
+
+def _measure(table: pd.DataFrame, class_names: list[str], options: Options) -> dict[str, Report]:
+    target, probs = target_and_probs(table)
+    found = bootstrap_metrics(target, probs, patient_groups(table), class_names, draws=options.draws, seed=options.seed)
+    return {name: plain(interval) for name, interval in found.items()}
+
+
+def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Options) -> Report | None:
+    """The same per study, where a study has several images."""
+    if not table["study_id"].dropna().duplicated().any():
+        return None
+    studies = aggregate_by_study(table)
+    metrics = _measure(studies, class_names, options)
+    score = study_map(*target_and_probs(studies))
+    return {"count": len(studies), "metrics": metrics | {"study_map": {"value": score, "low": None, "high": None}}}
+
+
+def _measure_calibration(question: Question, part: str, temperature: float | None) -> list[Report]:
+    target, logits = target_and_probs(question.parts[part], "logit")
+    rows = {"as the net gives them": apply_temperature(logits, 1.0)}
+    if temperature is not None:
+        rows[f"temperature {temperature:.3g}"] = apply_temperature(logits, temperature)
+    return [{"name": name, **calibration_metrics(target, probs, question.class_names)} for name, probs in rows.items()]
+
+
+def _apply_points(question: Question, options: Options) -> Iterator[Report]:
+    """Every rule's threshold from validation, and what it gives on the last part."""
+    rules = {str(rule): rule for rule in (options.rule, *RULES)}
+    for text, rule in rules.items():
+        point = choose_point(question, rule)
+        if point is not None:
+            yield {"title": text, "chosen": rule == options.rule, **_apply_point(question, point, options.prevalence)}
+
+
+def _apply_point(question: Question, point: OperatingPoint, prevalence: float | None) -> Report:
+    target, probs = target_and_probs(list(question.parts.values())[-1])
+    counts = count_calls(target == 1, probs[:, 1], point.threshold)
+    shares = {name: plain(exact_proportion(*share)) for name, share in counts.shares().items()}
+    if prevalence is not None:
+        values = predictive_values(counts.sensitivity, counts.specificity, prevalence)
+        shares |= {name: {"value": value} for name, value in zip(("ppv", "npv"), values, strict=True)}
+    return {"threshold": point.threshold, "on_validation": point.to_dict(), **shares}
+
+
+def _measure_selective(question: Question, part: str) -> Report | None:
+    point = choose_abstention(question)
+    if point is None:
+        return None
+    target, probs = target_and_probs(question.parts[part])
+    answers = count_answers(target, probs, point.threshold)
+    return {
+        "wanted_risk": WANTED_RISK,
+        "threshold": point.threshold,
+        "coverage": plain(exact_proportion(answers.kept, answers.n)),
+        "risk": plain(exact_proportion(answers.errors, answers.kept)),
+        "aurc": area_under_risk_coverage(target, probs),
+    }
+
+
+def _measure_baselines(question: Question, part: str, options: Options) -> list[Report]:
+    tables = {name: parts[part] for name, parts in question.baselines.items() if part in parts}
+    return [{"name": name, "metrics": _measure(table, question.class_names, options)} for name, table in tables.items()]
+
+
+def _describe_best(material: Material) -> Report | None:
+    """Epoch, time and score of the checkpoint that was chosen."""
+    history, monitor = material.history, material.config.get("monitor", {})
+    if history is None or monitor.get("metric") not in history:
+        return None
+    epochs = history.groupby("epoch").last()
+    scores = epochs[monitor["metric"]]
+    best = scores.idxmax() if monitor["mode"] == "max" else scores.idxmin()
+    return {
+        "monitor": monitor["metric"],
+        "score": float(scores[best]),
+        "epoch": int(best) + 1,
+        "epochs": len(epochs),
+        "seconds": float(epochs.loc[:best, "seconds"].sum()) if "seconds" in epochs else None,
+    }
+
+
+def _describe_net(material: Material) -> Report | None:
+    if not material.bundle:
+        return None
+    return {"name": material.bundle["net"]["name"], "megabytes": material.megabytes}
+
+
+def plain(interval: Interval) -> Report:
+    """An interval as JSON has it: value, low, high, k, n; None for what is not defined."""
+    values: Mapping[str, Any] = asdict(interval)
+    return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items() if name != "method"}

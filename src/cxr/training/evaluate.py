@@ -1,0 +1,160 @@
+"""The best checkpoint over the parts of the split: tables with calibrated probabilities, metrics, and the report.
+
+Knows Lightning only through the experiment's trainer. What is measured is for `cxr.evaluation` to say.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from cxr.data.identity import hash_ids, load_salt
+from cxr.data.samples import target_names
+from cxr.evaluation.baselines import fit_baselines
+from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.ledger import FILE, count_openings, hash_config, make_opening, record_opening
+from cxr.evaluation.operating_point import parse_rule
+from cxr.evaluation.predictions import make_predictions
+from cxr.evaluation.report.collect import Options, choose_point
+from cxr.evaluation.report.material import read_run
+from cxr.evaluation.report.page import write_report
+from cxr.training.assemble import Experiment
+from cxr.training.building import plain
+from cxr.training.interrupts import interrupts
+from cxr.training.metrics import Question, make_questions
+from cxr.training.run_folder import RunFolder, mean_headlines
+
+log = logging.getLogger(__name__)
+
+Answers = dict[str, dict[str, Question]]  # part -> target, or "" -> what the net answered
+OF_THIS_RUN = ("paths", "ckpt_path", "run_name", "logger", "callbacks")
+_LEAST_PROB = 1e-12
+
+
+def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts: list[str]) -> dict[str, float]:
+    """Predictions and metrics of some parts by one checkpoint, written by the first device."""
+    log.info("evaluating the best checkpoint %s on %s", checkpoint.name, ", ".join(parts))
+    answers = {part: ask(experiment, checkpoint, part) for part in parts}
+    if not experiment.trainer.is_global_zero:
+        return {}
+    if "val" in answers:
+        calibrate(answers["val"], folder)
+    metrics: dict[str, float] = {}
+    for part, questions in answers.items():
+        for name, question in questions.items():
+            predictions = tell(experiment, question, part, folder)
+            metrics |= folder.write_evaluation(predictions, question.class_names, part, name)
+        metrics |= mean_headlines(metrics, part)
+    folder.write_metrics(metrics)
+    if "test" in answers:
+        record_opening(*describe_opening(experiment, folder, metrics))
+    return metrics
+
+
+def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Question]:
+    """What a checkpoint answers for one part, each image once however many devices shared the work."""
+    trainer, task, data = experiment.trainer, experiment.task, experiment.datamodule
+    with interrupts():
+        if part == "train":
+            trainer.predict(task, datamodule=data, return_predictions=False, ckpt_path=checkpoint, weights_only=True)
+        else:
+            loop = trainer.validate if part == "val" else trainer.test
+            loop(task, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return make_questions(*task.outputs_of(part).compute(), experiment.cohort.class_names)
+
+
+def calibrate(questions: Mapping[str, Question], folder: RunFolder) -> None:
+    """Fit the temperature on the answers for validation, one for all targets."""
+    target = np.concatenate([question.target.cpu().numpy() for question in questions.values()])
+    logits = np.concatenate([question.logits.double().cpu().numpy() for question in questions.values()])
+    found = fit_temperature(target, logits)
+    if found.at_bound:
+        log.warning(
+            "validation is told apart perfectly, or no better than by chance: no temperature is fitted, and "
+            "probabilities are as the net gives them"
+        )
+    folder.write_temperature(None if found.at_bound else found.value)
+
+
+def tell(experiment: Experiment, question: Question, part: str, folder: RunFolder) -> pd.DataFrame:
+    """The predictions table of one question."""
+    rows = experiment.datamodule.parts[part].iloc[question.key.cpu().numpy()]
+    samples = told_ids(rows.assign(label=question.target.cpu().numpy()), experiment.config)
+    temperature = folder.read_temperature()
+    return make_predictions(
+        samples, question.logits.double().cpu().numpy(), question.class_names, part, folder.root.name,
+        temperature=1.0 if temperature is None else temperature,
+    )  # fmt: skip
+
+
+def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    """The table with its ids as they may be told: salted hashes unless ``hash_ids=false``."""
+    salt = id_salt(config)
+    if salt is None:
+        return samples
+    hashed = {
+        name: hash_ids(samples[name], salt) for name in ("sample_id", "patient_id", "study_id") if name in samples
+    }
+    return samples.assign(**hashed)
+
+
+def id_salt(config: DictConfig) -> str | None:
+    """The salt of hashed ids, or None where ids are told as they are."""
+    return load_salt(Path(config.paths.cache_dir)) if config.hash_ids else None
+
+
+def choose_points(folder: RunFolder, rule: str) -> dict[str, Any] | None:
+    """The operating point that goes into the bundle; of several targets one for each; None where there is none."""
+    chosen = {question.name: choose_point(question, parse_rule(rule)) for question in read_run(folder.root).questions}
+    points = {name: point.to_dict() for name, point in chosen.items() if point is not None}
+    return points.get("", points) if points else None
+
+
+def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
+    """The report of the run, with what needs no net beside the model."""
+    if not target_names(experiment.cohort.samples):
+        write_baselines(experiment, folder)
+    options = Options(rule=parse_rule(experiment.config.operating_point))
+    write_report(read_run(folder.root), folder.root, options, openings=tell_openings(experiment))
+
+
+def write_baselines(experiment: Experiment, folder: RunFolder) -> None:
+    """Predictions of what needs no net, on the parts that the model was evaluated on."""
+    cohort, data = experiment.cohort, experiment.datamodule
+    samples = cohort.samples
+    stored = data.images.open(samples["image_path"].tolist(), samples["content_hash"].tolist())
+    for baseline in fit_baselines(samples, cohort.class_names, stored, experiment.config.seed):
+        for part, probs in baseline.probs.items():
+            if (folder.root / f"predictions_{part}.csv").exists():
+                rows = told_ids(samples[samples["split"] == part], experiment.config)
+                logits = np.log(np.maximum(probs, _LEAST_PROB))
+                table = make_predictions(rows, logits, cohort.class_names, part, baseline.name)
+                folder.write_baseline(table, cohort.class_names, part, baseline.name)
+
+
+def describe_opening(experiment: Experiment, folder: RunFolder, metrics: Mapping[str, float]) -> tuple[Path, Any]:
+    """The ledger, and its entry for this evaluation of the test part."""
+    config = {key: value for key, value in plain(experiment.config).items() if key not in OF_THIS_RUN}
+    fingerprint = experiment.cohort.report["test_fingerprint"]
+    opening = make_opening(folder.root.name, hash_config(config), fingerprint, "auroc", metrics["test/auroc"])
+    return ledger_path(experiment.config), opening
+
+
+def tell_openings(experiment: Experiment) -> str:
+    """How often this test part was evaluated, as a sentence."""
+    if not experiment.config.test:
+        return ""
+    counted = count_openings(ledger_path(experiment.config), experiment.cohort.report["test_fingerprint"])
+    if counted.omitted:
+        return ""
+    return f"{counted.openings} evaluation{'s' * (counted.openings != 1)} of this test part so far"
+
+
+def ledger_path(config: DictConfig) -> Path:
+    """Where evaluations of the test part are told: beside the given split, else beside the runs that made theirs."""
+    split_file = config.data.split_file
+    return (Path(config.paths.log_dir) if split_file is None else Path(split_file).parent) / FILE
