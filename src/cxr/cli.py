@@ -185,13 +185,12 @@ def _add_evaluate(commands: "Commands") -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
-    from cxr.evaluation.operating_point import parse_rule
     from cxr.evaluation.predictions import SUBGROUPS
     from cxr.evaluation.report.collect import Options
     from cxr.evaluation_commands import evaluate
 
     chosen = Options(
-        rule=parse_rule(options.operating_point),
+        rule=options.operating_point,
         prevalence=options.prevalence,
         draws=options.draws,
         subgroups=SUBGROUPS if options.subgroups is None else options.subgroups.split(","),

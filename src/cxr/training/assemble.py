@@ -14,6 +14,7 @@ from cxr.data.augment import AffineAugment
 from cxr.data.cohort import Cohort
 from cxr.data.samples import label_array, require_every_class, target_names
 from cxr.errors import ConfigError, require_extra
+from cxr.evaluation.operating_point import parse_rule
 from cxr.imaging.preprocess import Preprocess
 from cxr.models.build import build_net
 from cxr.training.building import build, plain
@@ -67,6 +68,7 @@ def assemble(config: DictConfig) -> Experiment:
         CxrError: Something is missing or does not fit; nothing has been trained or written to the run folder.
     """
     check_config(config)
+    parse_rule(config.operating_point)
     folder = RunFolder(Path(config.paths.output_dir))
     if config.ckpt_path is not None:
         check_same_recipe(plain(config), folder)

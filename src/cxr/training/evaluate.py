@@ -17,7 +17,6 @@ from cxr.data.samples import target_names
 from cxr.evaluation.baselines import fit_baselines
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.ledger import FILE, count_openings, hash_config, make_opening, record_opening
-from cxr.evaluation.operating_point import parse_rule
 from cxr.evaluation.predictions import make_predictions
 from cxr.evaluation.report.collect import Options, choose_point
 from cxr.evaluation.report.material import read_run
@@ -109,7 +108,7 @@ def id_salt(config: DictConfig) -> str | None:
 
 def choose_points(folder: RunFolder, rule: str) -> dict[str, Any] | None:
     """The operating point that goes into the bundle; of several targets one for each; None where there is none."""
-    chosen = {question.name: choose_point(question, parse_rule(rule)) for question in read_run(folder.root).questions}
+    chosen = {question.name: choose_point(question, rule) for question in read_run(folder.root).questions}
     points = {name: point.to_dict() for name, point in chosen.items() if point is not None}
     return points.get("", points) if points else None
 
@@ -118,7 +117,7 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
     """The report of the run, with what needs no net beside the model."""
     if not target_names(experiment.cohort.samples):
         write_baselines(experiment, folder)
-    options = Options(rule=parse_rule(experiment.config.operating_point))
+    options = Options(rule=experiment.config.operating_point)
     write_report(read_run(folder.root), folder.root, options, openings=tell_openings(experiment))
 
 

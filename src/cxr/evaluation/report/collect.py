@@ -13,13 +13,10 @@ from cxr.errors import DataError
 from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature
 from cxr.evaluation.metrics import PER_CLASS, study_map
 from cxr.evaluation.operating_point import (
-    AtLeast,
-    Fixed,
     OperatingPoint,
-    Rule,
-    Youden,
     choose_operating_point,
     count_calls,
+    parse_rule,
     predictive_values,
 )
 from cxr.evaluation.predictions import SUBGROUPS, aggregate_by_study
@@ -36,13 +33,7 @@ HEADLINES = (
     "precision_macro", "mcc", "cohen_kappa",
 )  # fmt: skip
 STUDY_HEADLINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy", "study_map")
-RULES: tuple[Rule, ...] = (
-    AtLeast("sensitivity", 0.90),
-    AtLeast("sensitivity", 0.95),
-    AtLeast("specificity", 0.90),
-    Youden(),
-    Fixed(0.5),
-)
+RULES = ("sensitivity >= 0.9", "sensitivity >= 0.95", "specificity >= 0.9", "youden", "threshold 0.5")
 WANTED_RISK = 0.05
 VALIDATION = "val"
 
@@ -52,20 +43,29 @@ class Options:
     """What a reader of the report may choose.
 
     Attributes:
-        rule: How the operating point that is kept is chosen on validation.
+        rule: How the operating point that is kept is chosen on validation, see `parse_rule`.
         prevalence: At which PPV and NPV are told; None is that of the part.
         draws: Of the bootstrap, 1,000 or more.
         seed: Of the draws.
         subgroups: Columns whose values are measured apart.
         least: Patients that a group needs to be shown.
+
+    Raises:
+        ConfigError: The rule is none.
+        DataError: The prevalence is not between 0 and 1.
     """
 
-    rule: Rule = AtLeast("sensitivity", 0.90)
+    rule: str = RULES[0]
     prevalence: float | None = None
     draws: int = 1000
     seed: int = 0
     subgroups: Sequence[str] = SUBGROUPS
     least: int = 20
+
+    def __post_init__(self) -> None:
+        parse_rule(self.rule)
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            raise DataError(f"expected a prevalence over 0 and under 1, got {self.prevalence}; 0.1 is 10%")
 
 
 def collect(material: Material, options: Options) -> Report:
@@ -99,13 +99,13 @@ def target_and_probs(predictions: pd.DataFrame, kind: str = "prob") -> tuple[NDA
     return predictions["target"].to_numpy(np.int64), predictions[columns].to_numpy(np.float64)
 
 
-def choose_point(question: Question, rule: Rule) -> OperatingPoint | None:
+def choose_point(question: Question, rule: str) -> OperatingPoint | None:
     """The operating point of a question, chosen on its validation part; None where there is none to choose."""
     table = question.parts.get(VALIDATION)
     if table is None or len(question.class_names) != 2 or table["target"].nunique() < 2:
         return None
     target, probs = target_and_probs(table)
-    return choose_operating_point(target == 1, probs[:, 1], rule, positive_class=question.class_names[1])
+    return choose_operating_point(target == 1, probs[:, 1], parse_rule(rule), positive_class=question.class_names[1])
 
 
 def choose_abstention(question: Question) -> AbstentionPoint | None:
@@ -138,10 +138,8 @@ def _measure_question(question: Question, options: Options, omitted: list[str]) 
         "class_names": question.class_names,
         "temperature": temperature,
         "prevalence": options.prevalence,
-        "headlines": [name for name in HEADLINES if name in parts[-1]["metrics"]],
-        "study_headlines": [
-            name for name in STUDY_HEADLINES if name in (parts[-1]["studies"] or {}).get("metrics", {})
-        ],
+        "headlines": HEADLINES,
+        "study_headlines": STUDY_HEADLINES,
         "per_class": list(PER_CLASS),
         "operating_points": list(_apply_points(question, options)),
         "parts": parts,
@@ -157,7 +155,7 @@ def _tell_omissions(question: Question, temperature: float | None) -> Iterator[s
     for part, table in question.parts.items():
         unnamed = int(table["patient_id"].isna().sum())
         if unnamed:
-            yield f"{unnamed:,} of {len(table):,} images of {part} name no patient: each stands for a patient of its own."
+            yield f"{unnamed:,} of {len(table):,} images of {part} name no patient: each counts as one of its own."
         absent = [name for number, name in enumerate(question.class_names) if not (table["target"] == number).any()]
         if absent:
             yield f"{part} has no image of {', '.join(absent)}: what needs one is not defined there."
@@ -167,7 +165,7 @@ def _measure_part(
     question: Question, part: str, temperature: float | None, options: Options, omitted: list[str]
 ) -> Report:
     table = question.parts[part]
-    target, probs = target_and_probs(table)
+    target, _ = target_and_probs(table)
     full = part != "train"
     return {
         "name": part,
@@ -209,11 +207,10 @@ def _measure_calibration(question: Question, part: str, temperature: float | Non
 
 def _apply_points(question: Question, options: Options) -> Iterator[Report]:
     """Every rule's threshold from validation, and what it gives on the last part."""
-    rules = {str(rule): rule for rule in (options.rule, *RULES)}
-    for text, rule in rules.items():
+    for rule in dict.fromkeys((options.rule, *RULES)):
         point = choose_point(question, rule)
         if point is not None:
-            yield {"title": text, "chosen": rule == options.rule, **_apply_point(question, point, options.prevalence)}
+            yield {"title": rule, "chosen": rule == options.rule, **_apply_point(question, point, options.prevalence)}
 
 
 def _apply_point(question: Question, point: OperatingPoint, prevalence: float | None) -> Report:

@@ -13,7 +13,6 @@ from typing import Any
 
 from cxr.errors import DataError
 from cxr.evaluation.figures import write_figure
-from cxr.evaluation.operating_point import Rule
 from cxr.evaluation.report.collect import Options, Report, collect
 from cxr.evaluation.report.documents import (
     BLANK,
@@ -190,7 +189,7 @@ def _ends(interval: Mapping[str, Any]) -> str:
     return f"{interval['low']:.3f} to {interval['high']:.3f}"
 
 
-def _write_figures(material: Material, report: Report, rule: Rule, folder: Path) -> dict[str, str]:
+def _write_figures(material: Material, report: Report, rule: str, folder: Path) -> dict[str, str]:
     """The figures as files; return them as ``data:`` addresses."""
     addresses = {}
     for name, figure in draw_figures(material, report, rule):

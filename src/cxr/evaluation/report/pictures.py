@@ -12,7 +12,6 @@ from cxr.evaluation.figures_worth import (
     plot_risk_coverage,
     plot_score_histograms,
 )
-from cxr.evaluation.operating_point import Rule
 from cxr.evaluation.report.collect import choose_abstention, choose_point, target_and_probs
 from cxr.evaluation.report.material import Material, Question
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 Named = tuple[str, "Figure"]
 
 
-def draw_figures(material: Material, report: dict[str, Any], rule: Rule) -> Iterator[Named]:
+def draw_figures(material: Material, report: dict[str, Any], rule: str) -> Iterator[Named]:
     """Name -> figure: of validation and test what describes predictions, of the last part what they are worth.
 
     Args:
@@ -41,7 +40,7 @@ def draw_figures(material: Material, report: dict[str, Any], rule: Rule) -> Iter
         yield "learning_curves", plot_learning_curves(material.history, monitor["metric"], monitor["mode"])
 
 
-def _draw_worth(question: Question, numbers: dict[str, Any], rule: Rule) -> Iterator[Named]:
+def _draw_worth(question: Question, numbers: dict[str, Any], rule: str) -> Iterator[Named]:
     """Calibration, scores, net benefit and abstention on the last part."""
     part, table = list(question.parts.items())[-1]
     target, probs = target_and_probs(table)
