@@ -71,6 +71,11 @@ def describe_regions(images: Images, rows: IntArray) -> RegionFeatures:
     )
 
 
+def shrink_images(images: Images, rows: IntArray, side: int) -> FloatArray:
+    """The (N, side, side) small images at the positions `rows`, float32 in [0, 1], reading a batch at a time."""
+    return np.concatenate([_shrink_batch(images[batch], side) for batch in _batches(rows)])
+
+
 def average_image(images: Images, rows: IntArray) -> StoredArray:
     """The (h, w) mean of the images at the positions `rows`, of their type."""
     first = images[rows[:1]][0]
@@ -98,6 +103,10 @@ def cover_lungs(stored: StoredArray, average: StoredArray) -> StoredArray:
 
 def _batches(rows: IntArray) -> list[IntArray]:
     return np.split(rows, range(_BATCH, len(rows), _BATCH))
+
+
+def _shrink_batch(stored: StoredArray, side: int) -> FloatArray:
+    return np.stack([_shrink(image, side) for image in stored]) / np.float32(np.iinfo(stored.dtype).max)
 
 
 def _shrink(image: StoredArray, side: int) -> FloatArray:

@@ -1,0 +1,316 @@
+"""Whether a probability is what it says: of the cases given 0.8, do 80% have the finding?
+
+Every number is a plain function of outcomes and probabilities, so that a bootstrap can call it on resampled rows. Knows
+nothing of files, intervals over patients or how the probabilities were made. The intervals of `reliability_curve` take
+rows for independent.
+
+Two shapes of input: `target` (N,) class indices with `probs` (N, K), or, of one class, `positive` (N,) yes or no with
+`prob` (N,). `of_class` and `of_top_label` make the second of the first.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, log_softmax, logit, softmax
+from scipy.stats import binomtest, rankdata
+
+from cxr.errors import DataError
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray, check_outcomes, check_probs
+
+BINS = 10
+"""Bins of the reliability curve and of the calibration error, so that the figure shows what the number sums."""
+
+TEMPERATURES = (0.05, 20.0)
+_LEAST_PROB = 1e-12  # the logit of 0 is not finite
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """How log odds must be changed to fit the outcomes (Cox 1958); calibrated probabilities have 1, 0 and 0.
+
+    Attributes:
+        slope: Below 1 where probabilities are too extreme, above 1 where they are too moderate.
+        intercept: Fitted together with the slope.
+        in_the_large: The intercept with the slope held at 1: above 0 where the finding is more common than predicted.
+    """
+
+    slope: float
+    intercept: float
+    in_the_large: float
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A temperature fitted to one part of the split.
+
+    Attributes:
+        value: Logits are divided by it; above 1 it makes probabilities more moderate.
+        at_bound: Whether `value` is a bound of `TEMPERATURES` because there is no best one within: the classes are
+            perfectly separated (the lower bound), or the logits rank them no better than chance (the upper).
+        log_loss_before: Mean negative log likelihood of the rows it was fitted to, as they came.
+        log_loss_after: The same after the division.
+        n: Number of these rows.
+    """
+
+    value: float
+    at_bound: bool
+    log_loss_before: float
+    log_loss_after: float
+    n: int
+
+
+def calibration_metrics(target: ArrayLike, probs: ArrayLike, class_names: list[str]) -> dict[str, float]:
+    """The calibration of a classifier in numbers; nan where one is not defined.
+
+    Args:
+        target: (N,) class indices.
+        probs: (N, K) probabilities.
+        class_names: The K names in order.
+
+    Returns:
+        brier, log_loss and ece. With two classes also calibration_slope, calibration_intercept and
+        calibration_in_the_large of class 1; with more these and ece as ``<metric>/<class name>``, each against the
+        rest.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    metrics = {
+        "brier": brier_score(target, probs),
+        "log_loss": log_loss(target, probs),
+        "ece": expected_calibration_error(target, probs),
+    }
+    if len(class_names) == 2:
+        return metrics | _name_recalibration(recalibration(*of_class(target, probs, 1)), "")
+    for k, name in enumerate(class_names):
+        positive, prob = of_class(target, probs, k)
+        metrics[f"ece/{name}"] = calibration_error(positive, prob)
+        metrics |= _name_recalibration(recalibration(positive, prob), f"/{name}")
+    return metrics
+
+
+def of_class(target: ArrayLike, probs: ArrayLike, k: int) -> tuple[BoolArray, FloatArray]:
+    """Whether each row is of class `k`, and the probability it was given: both (N,)."""
+    target, probs = check_probs(target, probs)
+    return target == k, probs[:, k]
+
+
+def of_top_label(target: ArrayLike, probs: ArrayLike) -> tuple[BoolArray, FloatArray]:
+    """Whether the most probable class of each row is the right one, and its probability: both (N,)."""
+    target, probs = check_probs(target, probs)
+    return probs.argmax(axis=1) == target, probs.max(axis=1)
+
+
+def brier_score(target: ArrayLike, probs: ArrayLike) -> float:
+    """Mean squared difference of probabilities and outcomes; 0 is best.
+
+    With two classes that of class 1, from 0 to 1. With more Brier's own sum over the classes (Brier 1950, Monthly
+    Weather Review 78:1), from 0 to 2; for two classes it would be twice the former.
+
+    Args:
+        target: (N,) class indices.
+        probs: (N, K) probabilities.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    target, probs = check_probs(target, probs)
+    squares = ((probs - np.eye(probs.shape[1])[target]) ** 2).sum(axis=1)
+    return float(squares.mean() / (2 if probs.shape[1] == 2 else 1))
+
+
+def log_loss(target: ArrayLike, probs: ArrayLike) -> float:
+    """Mean negative log of the probability of the right class; one of 0 counts as 1e-12.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    target, probs = check_probs(target, probs)
+    return float(-np.log(np.maximum(probs[np.arange(len(target)), target], _LEAST_PROB)).mean())
+
+
+def expected_calibration_error(target: ArrayLike, probs: ArrayLike, num_bins: int = BINS) -> float:
+    """`calibration_error` of class 1 with two classes, with more that of the most probable class (top label).
+
+    It is 0 at best and, with few rows, well above 0 even for calibrated probabilities: compare it only between models
+    on the same rows.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    two = np.shape(probs)[-1] == 2
+    return calibration_error(*(of_class(target, probs, 1) if two else of_top_label(target, probs)), num_bins)
+
+
+def calibration_error(positive: ArrayLike, prob: ArrayLike, num_bins: int = BINS) -> float:
+    """Mean distance between the probability and the observed share over bins of equal mass, each weighed by its rows.
+
+    Nixon et al. 2019, "Measuring calibration in deep learning": bins of as many rows each instead of equal width. Equal
+    probabilities are never split between bins, so bins may differ in size and there may be fewer.
+
+    Args:
+        positive: (N,) outcomes, yes or no.
+        prob: (N,) probability of yes.
+        num_bins: Number of bins, 1 or more.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    positive, prob = check_outcomes(positive, prob)
+    bins = _assign_bins(prob, num_bins)
+    return float(np.abs(np.bincount(bins, prob - positive)).sum() / len(prob))
+
+
+def reliability_curve(positive: ArrayLike, prob: ArrayLike, num_bins: int = BINS) -> pd.DataFrame:
+    """What was predicted and what was observed, bin by bin of equal mass (see `calibration_error`).
+
+    Args:
+        positive: (N,) outcomes, yes or no.
+        prob: (N,) probability of yes.
+        num_bins: Number of bins, 1 or more.
+
+    Returns:
+        One row per bin that has rows, in order: mean_prob, observed (the share k / n), low and high (its 95% interval
+        by Clopper and Pearson, for independent rows), k, n.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    positive, prob = check_outcomes(positive, prob)
+    rows = pd.DataFrame({"bin": _assign_bins(prob, num_bins), "prob": prob, "positive": positive})
+    curve = rows.groupby("bin").agg(mean_prob=("prob", "mean"), k=("positive", "sum"), n=("positive", "size"))
+    found = [binomtest(int(k), int(n)).proportion_ci() for k, n in zip(curve["k"], curve["n"], strict=True)]
+    curve = curve.assign(observed=curve["k"] / curve["n"], low=[f.low for f in found], high=[f.high for f in found])
+    return curve[["mean_prob", "observed", "low", "high", "k", "n"]].reset_index(drop=True)
+
+
+def recalibration(positive: ArrayLike, prob: ArrayLike) -> Recalibration:
+    """Slope and intercept of a logistic regression of the outcomes on the log odds of the probabilities.
+
+    Cox 1958, Biometrika 45:562; van Calster et al. 2019, BMC Medicine 17:230. Probabilities of 0 and 1 count as 1e-12
+    and 1 - 1e-12.
+
+    Args:
+        positive: (N,) outcomes, yes or no.
+        prob: (N,) probability of yes.
+
+    Returns:
+        The three numbers. All are nan where only one outcome is there; slope and intercept are nan where a threshold
+        separates the outcomes perfectly or all probabilities are equal, since no finite or single best one exists.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    positive, prob = check_outcomes(positive, prob)
+    if positive.all() or not positive.any():
+        return Recalibration(np.nan, np.nan, np.nan)
+    log_odds = logit(np.clip(prob, _LEAST_PROB, 1 - _LEAST_PROB))
+    in_the_large = _shift_to_share(log_odds, float(positive.mean()))
+    slope, intercept = _fit_line(log_odds, positive) if _overlap(log_odds, positive) else (np.nan, np.nan)
+    return Recalibration(slope, intercept, in_the_large)
+
+
+def fit_temperature(target: ArrayLike, logits: ArrayLike) -> Temperature:
+    """The temperature with the least log loss (Guo et al. 2017, "On calibration of modern neural networks").
+
+    Fit it to validation alone and apply it to test unchanged. The log loss is convex in 1 / T, so its slope there has
+    one root, or none between the bounds.
+
+    Args:
+        target: (N,) class indices.
+        logits: (N, K) logits.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    target, logits = _check_logits(target, logits)
+    value, at_bound = _best_temperature(target, logits)
+    before, after = _log_loss_of_logits(target, logits), _log_loss_of_logits(target, logits / value)
+    return Temperature(value, at_bound, before, after, len(target))
+
+
+def apply_temperature(logits: ArrayLike, temperature: float) -> FloatArray:
+    """(N, K) probabilities of logits (N, K) divided by the temperature."""
+    return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1))
+
+
+def _name_recalibration(found: Recalibration, suffix: str) -> dict[str, float]:
+    return {
+        f"calibration_slope{suffix}": found.slope,
+        f"calibration_intercept{suffix}": found.intercept,
+        f"calibration_in_the_large{suffix}": found.in_the_large,
+    }
+
+
+def _assign_bins(prob: FloatArray, num_bins: int) -> IntArray:
+    """Bin of each row by the middle rank of its probability, which equal ones share."""
+    if num_bins < 1:
+        raise DataError(f"expected 1 or more bins, got {num_bins}; 10 is usual")
+    doubled = np.rint(2 * rankdata(prob)).astype(np.int64) - 1  # whole numbers, so that no bin starts by rounding
+    return doubled * num_bins // (2 * len(prob))
+
+
+def _shift_to_share(log_odds: FloatArray, share: float) -> float:
+    """The shift of log odds with which the mean probability is `share`."""
+    wanted = logit(share)
+    low, high = wanted - log_odds.max() - 1, wanted - log_odds.min() + 1
+    return float(brentq(lambda shift: expit(log_odds + shift).mean() - share, low, high, xtol=1e-12))
+
+
+def _overlap(log_odds: FloatArray, positive: BoolArray) -> bool:
+    """Whether no threshold separates the outcomes, not even with ties on it: only then there is a best line."""
+    yes, no = log_odds[positive], log_odds[~positive]
+    return bool(yes.min() < no.max() and no.min() < yes.max())
+
+
+def _fit_line(log_odds: FloatArray, positive: BoolArray) -> tuple[float, float]:
+    """Slope and intercept of the logistic regression, found on a standard scale."""
+    centre, spread = log_odds.mean(), log_odds.std()
+    scaled, outcomes = (log_odds - centre) / spread, positive.astype(np.float64)
+
+    def loss_and_gradient(line: FloatArray) -> tuple[float, FloatArray]:
+        odds = line[0] * scaled + line[1]
+        excess = expit(odds) - outcomes
+        loss = np.maximum(odds, 0) + np.log1p(np.exp(-np.abs(odds))) - outcomes * odds
+        return float(loss.mean()), np.array([excess @ scaled, excess.sum()]) / len(scaled)
+
+    def curvature(line: FloatArray) -> FloatArray:
+        prob = expit(line[0] * scaled + line[1])
+        weight = prob * (1 - prob)
+        mixed = weight @ scaled
+        return np.array([[(weight * scaled) @ scaled, mixed], [mixed, weight.sum()]]) / len(scaled)
+
+    start, method = np.zeros(2), {"method": "trust-exact", "options": {"gtol": 1e-10}}
+    found = minimize(loss_and_gradient, start, jac=True, hess=curvature, **method)
+    slope = float(found.x[0] / spread)
+    return slope, float(found.x[1] - slope * centre)
+
+
+def _check_logits(target: ArrayLike, logits: ArrayLike) -> tuple[IntArray, FloatArray]:
+    values = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise DataError(f"expected finite logits, got {bad} NaN or infinite; look for a diverged run")
+    indices, _ = check_probs(target, np.zeros(values.shape))
+    return indices, values
+
+
+def _best_temperature(target: IntArray, logits: FloatArray) -> tuple[float, bool]:
+    right = logits[np.arange(len(target)), target]
+
+    def slope(inverse: float) -> float:
+        return float(((softmax(inverse * logits, axis=1) * logits).sum(axis=1) - right).mean())
+
+    least, most = TEMPERATURES
+    if slope(1 / least) <= 0:
+        return least, True
+    if slope(1 / most) >= 0:
+        return most, True
+    return float(1 / brentq(slope, 1 / most, 1 / least, xtol=1e-12)), False
+
+
+def _log_loss_of_logits(target: IntArray, logits: FloatArray) -> float:
+    return float(-log_softmax(logits, axis=1)[np.arange(len(target)), target].mean())
