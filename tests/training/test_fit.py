@@ -26,7 +26,7 @@ FIGURES = ("confusion", "confusion_normalised", "f1_heatmap", "roc", "precision_
 @pytest.fixture(scope="module")
 def finished(compose_run, tmp_path_factory):
     """(result, config) of a finished run."""
-    config = compose_run(tmp_path_factory.mktemp("finished") / "run", "net.drop_rate=0.3")
+    config = compose_run(tmp_path_factory.mktemp("finished") / "run", "net.drop_rate=0.3", "report=true")
     return fit(config), config
 
 
@@ -34,7 +34,8 @@ def test_the_run_folder_holds_everything(finished):
     run_dir = finished[0].run_dir
     for name in ("config.yaml", "environment.txt", "run.log", "split.csv", "data_report.json", "history.csv",
                  "metrics.json", "predictions_val.csv", "predictions_test.csv", "bundle/bundle.json",
-                 "bundle/model.safetensors", "checkpoints/last.ckpt", "figures/learning_curves.png"):  # fmt: skip
+                 "bundle/model.safetensors", "checkpoints/last.ckpt", "figures/learning_curves.png", "report.html",
+                 "predictions_train.csv", "model_card.md", "datasheet.md", "claim.md"):  # fmt: skip
         assert (run_dir / name).stat().st_size > 0, name
     for part in ("val", "test"):
         for figure in FIGURES:

@@ -52,7 +52,7 @@ def compose_targets(compose_run, table):
 
 
 def test_a_run_learns_every_target_from_the_images_that_state_it(compose_targets, table, tmp_path):
-    result = fit(compose_targets(tmp_path / "run"))
+    result = fit(compose_targets(tmp_path / "run", "report=true"))
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     each = [written["test_left_side/auroc"], written["test_right_side/auroc"]]
     assert written["test/auroc"] == pytest.approx(np.mean(each))

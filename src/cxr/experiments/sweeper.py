@@ -61,7 +61,7 @@ class Search:
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """The command line of one trial; trials never touch the test part."""
-        return [*self.fixed, *(f"{key}={value}" for key, value in params.items()), "test=false"]
+        return [*self.fixed, *(f"{key}={value}" for key, value in params.items()), "test=false", "report=false"]
 
 
 def parse_search(params: Mapping[str, Any], arguments: Sequence[str]) -> Search:

@@ -123,7 +123,7 @@ def test_run(run_dir: Path) -> dict[str, float]:
         run_dir: The run folder.
 
     Returns:
-        The ``test/...`` metrics, which are also added to the run folder.
+        The ``test/...`` metrics, which are also added to the run folder, with a report.
 
     Raises:
         DataError: The folder is not a finished run.
@@ -137,8 +137,7 @@ def test_run(run_dir: Path) -> dict[str, float]:
     experiment = assemble(config)
     metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
     write_run_bundle(experiment, folder)
-    if config.report:
-        write_run_report(experiment, folder)
+    write_run_report(experiment, folder)
     return metrics
 
 

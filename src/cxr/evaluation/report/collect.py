@@ -193,7 +193,7 @@ def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Optio
         return None
     studies = aggregate_by_study(table)
     metrics = _measure(studies, class_names, options)
-    score = study_map(*target_and_probs(studies))
+    score = study_map(*target_and_probs(studies), class_names)
     return {"count": len(studies), "metrics": metrics | {"study_map": {"value": score, "low": None, "high": None}}}
 
 
@@ -263,10 +263,15 @@ def _describe_best(material: Material) -> Report | None:
 def _describe_net(material: Material) -> Report | None:
     if not material.bundle:
         return None
-    return {"name": material.bundle["net"]["name"], "megabytes": material.megabytes}
+    parameters = material.bundle["extras"].get("parameters", 0)
+    return {"name": material.bundle["net"]["name"], "parameters": parameters, "megabytes": material.megabytes}
 
 
 def plain(interval: Interval) -> Report:
     """An interval as JSON has it: value, low, high, k, n; None for what is not defined."""
     values: Mapping[str, Any] = asdict(interval)
     return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items() if name != "method"}
+
+
+def _measure_groups(table: pd.DataFrame, class_names: list[str], options: Options, omitted: list[str]) -> list[Report]:
+    return []

@@ -226,7 +226,7 @@ def _answer_claim(facts: Facts) -> dict[int, str]:
             22: f"{config['net']['name']}; every argument is in config.yaml and in the bundle",
             23: _listed([f"{name} {version}" for name, version in facts.versions.items()]),
             24: _describe_initialisation(config),
-            25: f"{_short(config['optimizer'])}, {_short(config['scheduler'])}, loss {_short(config['loss'])}, "
+            25: f"{_short(config['optimizer'])}, schedule {_short(config['scheduler'])}, loss {_short(config['loss'])}, "
             f"batches of {config['data']['batch_size']}, at most {config['trainer']['max_epochs']} epochs, "
             f"seed {config['seed']}; all of it in config.yaml",
             26: f"the epoch with the best {config['monitor']['metric']} on validation",
@@ -246,7 +246,8 @@ def _describe_views(data: Mapping[str, Any]) -> str:
 
 
 def _short(group: Mapping[str, Any]) -> str:
-    return str(group.get("_target_")).rpartition(".")[2]
+    target = group.get("_target_")
+    return "none" if target is None else str(target).rpartition(".")[2]
 
 
 def _listed(values: Sequence[object]) -> str:

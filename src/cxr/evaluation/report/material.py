@@ -79,10 +79,11 @@ def read_run(folder: Path) -> Material:
         )
     weights = folder / "bundle" / "model.safetensors"
     history = folder / "history.csv"
+    config = dict(yaml.safe_load(config_file.read_text()))
     return Material(
-        name=folder.name,
+        name=f"{config.get('run_name', 'run')} {folder.name}",
         questions=_read_questions(folder),
-        config=dict(yaml.safe_load(config_file.read_text())),
+        config=config,
         data=_read_json(folder / "data_report.json"),
         bundle=_read_json(folder / "bundle" / "bundle.json"),
         metrics=_read_json(metrics_file),

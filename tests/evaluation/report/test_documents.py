@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import pytest
+
+from cxr.evaluation.report.documents import (
+    BLANK,
+    CLAIM,
+    RESEARCH_ONLY,
+    SYNTHETIC,
+    Facts,
+    make_claim,
+    make_datasheet,
+    make_model_card,
+    to_markdown,
+)
+from cxr.evaluation.report.material import read_run
+
+
+@pytest.fixture
+def facts(run):
+    material = read_run(run)
+    results = ["AUROC 0.9 (0.8 to 0.95) on test."]
+    return Facts("recipe", "today", material.config, material.data, {}, {"torch": "2.11"}, results, ["sex"], False)
+
+
+@pytest.fixture
+def nothing():
+    return Facts("table", "today", {}, {}, {}, {}, [], [], False)
+
+
+def items(sections):
+    return {item.label: item.text for section in sections for item in section.items}
+
+
+@pytest.mark.parametrize("make", [make_model_card, make_datasheet, make_claim])
+def test_every_document_says_research_use_only_and_marks_blanks(facts, nothing, make):
+    for known in (facts, nothing):
+        text = to_markdown("A document", make(known))
+        assert f"**{RESEARCH_ONLY}**" in text
+        assert f"*{BLANK}*" in text
+
+
+def test_claim_has_its_44_items_in_order():
+    assert [number for _, listed in CLAIM for number, _ in listed] == list(range(1, 45))
+
+
+def test_what_the_run_knows_is_filled_in(facts):
+    claim = items(make_claim(facts))
+    assert claim["24. Initial parameters"] == "random weights by the seed"
+    assert claim["25. Details"].startswith(
+        "AdamW, schedule none, loss make_cross_entropy, batches of 16, at most 3 epochs, seed 7"
+    )
+    assert claim["37. Performance"] == "AUROC 0.9 (0.8 to 0.95) on test."
+    assert claim["5. Prospective or retrospective"] is None
+    card = items(make_model_card(facts))
+    assert card["Part test"] == "100 images of 50 patients: 50 well, 50 ill"
+    assert card["Measured by group"] == "sex"
+    sheet = items(make_datasheet(facts))
+    assert sheet["Left out"] == "3 files by label, 1 files that cannot be read"
+    assert sheet["Files that repeat another one"] == "2"
+
+
+def test_a_given_split_is_not_called_made_by_the_seed(facts):
+    given = replace(facts, data={**facts.data, "from_split_file": True})
+    assert "given by a file" in items(make_claim(given))["19. How they were made"]
+    assert "made by the seed 7" in items(make_claim(facts))["19. How they were made"]
+
+
+def test_phantoms_are_called_synthetic(facts):
+    assert SYNTHETIC not in str(make_model_card(facts))
+    assert SYNTHETIC in str(make_model_card(replace(facts, synthetic=True)))
+
+
+def test_a_table_knows_nothing_of_its_data(nothing):
+    assert items(make_datasheet(nothing))["Counts"] is None
+    assert items(make_claim(nothing))["9. Preprocessing"] is None

@@ -1,0 +1,215 @@
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.errors import ConfigError, DataError
+from cxr.evaluation.metrics import classification_metrics
+from cxr.evaluation.predictions import read_predictions, write_predictions
+from cxr.evaluation.report.collect import Options, collect, target_and_probs
+from cxr.evaluation.report.material import read_run, read_tables
+from cxr.evaluation.report.page import write_report
+
+from .conftest import NAMES, make_part
+
+LOADS = re.compile(r"(?:src|href|action|data|poster|srcset)\s*=\s*[\"']?([^\"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)")
+SECTIONS = (
+    "numbers", "classes", "calibration", "operating", "selective", "baselines", "subgroups", "training", "model_card",
+    "datasheet", "claim",
+)  # fmt: skip
+
+
+@pytest.fixture
+def written(run):
+    """A run with its report."""
+    write_report(read_run(run), run, Options(), "cxr evaluate RUN", "3 evaluations of this test part so far")
+    return run
+
+
+@pytest.fixture
+def page(written):
+    return (written / "report.html").read_text()
+
+
+def texts(page):
+    return [
+        " ".join(unescape(re.sub(r"<[^>]+>", " ", cell)).split())
+        for cell in re.findall(r"<td[^>]*>(.*?)</td>", page, re.S)
+    ]
+
+
+def test_every_section_is_there_and_in_the_contents(page):
+    for name in SECTIONS:
+        assert f'id="{name}"' in page
+        assert f'href="#{name}"' in page
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page):
+    loaded = [next(filter(None, found)) for found in LOADS.findall(page)]
+    assert loaded
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in loaded)
+    assert "<script" not in page
+    assert not re.search(r"https?://", page)
+
+
+def test_numbers_are_those_of_the_tables(written, page):
+    table, _ = read_predictions(written / "predictions_test.csv")
+    found = classification_metrics(*target_and_probs(table), NAMES)
+    report = json.loads((written / "metrics.json").read_text())["evaluation"]
+    (test,) = [part for part in report["questions"][0]["parts"] if part["name"] == "test"]
+    for name, value in found.items():
+        assert test["metrics"][name]["value"] == pytest.approx(value, abs=1e-12)
+        low, high = test["metrics"][name]["low"], test["metrics"][name]["high"]
+        assert low <= value <= high
+    cells = texts(page)
+    at = cells.index("Accuracy")
+    right = round(found["accuracy"] * 100)
+    assert re.fullmatch(rf"{found['accuracy']:.3f} \d\.\d+ to \d\.\d+ \({right}/100\)", cells[at + 3])
+
+
+def test_metrics_json_keeps_what_it_held(written):
+    kept = json.loads((written / "metrics.json").read_text())
+    assert kept["best"] == {"score": 0.9}
+    assert kept["metrics"] == {"test/auroc": 0.9}
+
+
+def test_the_operating_point_is_chosen_on_validation_and_applied_to_test(written):
+    report = json.loads((written / "metrics.json").read_text())["evaluation"]
+    (kept,) = [point for point in report["questions"][0]["operating_points"] if point["chosen"]]
+    validation, _ = read_predictions(written / "predictions_val.csv")
+    test, _ = read_predictions(written / "predictions_test.csv")
+    called = validation["prob_1"] >= kept["threshold"]
+    assert called[validation["target"] == 1].mean() >= 0.9
+    called = test["prob_1"] >= kept["threshold"]
+    assert kept["sensitivity"]["value"] == pytest.approx(called[test["target"] == 1].mean())
+    assert kept["specificity"]["value"] == pytest.approx((~called[test["target"] == 0]).mean())
+
+
+def test_predictive_values_at_a_prevalence(run):
+    report = collect(read_run(run), Options(prevalence=0.01))
+    (point,) = [point for point in report["questions"][0]["operating_points"] if point["chosen"]]
+    sensitivity, specificity = point["sensitivity"]["value"], point["specificity"]["value"]
+    expected = sensitivity * 0.01 / (sensitivity * 0.01 + (1 - specificity) * 0.99)
+    assert point["ppv"]["value"] == pytest.approx(expected)
+
+
+def test_groups_and_openings_are_shown(page):
+    cells = texts(page)
+    assert cells.count("sex") == 2
+    assert "60-79" in cells
+    assert "evaluations of this test part so far" in page
+
+
+def test_names_are_escaped(run):
+    names = ["well", "<script>alert(1)</script> & ill"]
+    for part in ("train", "val", "test"):
+        write_predictions(make_part(part, 40, names), names, run / f"predictions_{part}.csv")
+        (run / f"predictions_{part}_baseline_random_features.csv").unlink()
+    page = write_report(read_run(run), run, Options()).read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; ill" in page
+
+
+def test_a_lone_table_says_what_it_leaves_out(tmp_path):
+    write_predictions(make_part("test", 60, patients=False), NAMES, tmp_path / "test.csv")
+    page = write_report(read_tables(tmp_path / "test.csv", None, None, None), tmp_path / "out", Options()).read_text()
+    assert "Without a validation table no temperature is fitted and no operating point chosen." in page
+    assert "60 of 60 images of test name no patient: each counts as one of its own." in page
+    assert 'id="operating"' not in page
+    assert 'id="training"' not in page
+
+
+def test_one_class_alone_is_told_and_not_measured(tmp_path):
+    table = make_part("test", 40)
+    write_predictions(table[table["target"] == 1], NAMES, tmp_path / "test.csv")
+    report = collect(read_tables(tmp_path / "test.csv", None, None, None), Options())
+    assert "test has no image of well: what needs one is not defined there." in report["omitted"]
+    metrics = report["questions"][0]["parts"][0]["metrics"]
+    assert metrics["auroc"]["value"] is None
+    assert metrics["sensitivity"]["value"] is not None
+
+
+def test_three_classes(tmp_path):
+    names = ["a", "b", "c"]
+    for part in ("val", "test"):
+        write_predictions(make_part(part, 90, names), names, tmp_path / f"{part}.csv")
+    material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
+    page = write_report(material, tmp_path / "out", Options()).read_text()
+    assert 'id="operating"' not in page
+    assert "means over the classes, each against the rest" in page
+
+
+def test_several_targets_have_their_sections_each(run):
+    for path in run.glob("predictions_*"):
+        path.unlink()
+    for target in ("effusion", "nodule"):
+        names = [f"no {target}", target]
+        for part in ("val", "test"):
+            write_predictions(make_part(part, 60, names), names, run / f"predictions_{part}_{target}.csv")
+    page = write_report(read_run(run), run, Options()).read_text()
+    for target in ("effusion", "nodule"):
+        assert f'id="{target}_numbers"' in page
+        assert 'alt="ROC curve on test"' in page
+
+
+def test_an_unknown_subgroup_column_is_told(run):
+    report = collect(read_run(run), Options(subgroups=["sex", "shoe size"]))
+    assert any("shoe size" in sentence for sentence in report["omitted"])
+
+
+def test_a_separated_validation_is_not_calibrated(tmp_path):
+    table = make_part("val", 40)
+    logits = np.where(table["target"].to_numpy()[:, None] == [0, 1], 9.0, -9.0)
+    probs = 1 / (1 + np.exp(-2 * logits))
+    perfect = table.assign(logit_0=logits[:, 0], logit_1=logits[:, 1], prob_0=probs[:, 0], prob_1=probs[:, 1])
+    write_predictions(perfect, NAMES, tmp_path / "val.csv")
+    write_predictions(make_part("test", 40), NAMES, tmp_path / "test.csv")
+    report = collect(read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None), Options())
+    assert report["questions"][0]["temperature"] is None
+    assert any("No temperature was fitted" in sentence for sentence in report["omitted"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"rule": "best"}, ConfigError, "expected an operating point by 'sensitivity >= 0.9'"),
+        ({"prevalence": 1.5}, DataError, "expected a prevalence over 0 and under 1, got 1.5"),
+    ],
+)
+def test_wrong_options(options, error, message):
+    with pytest.raises(error, match=message):
+        Options(**options)
+
+
+def test_a_folder_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match=r"expected to write the report to .*file, but got: .*; choose another --out"):
+        write_report(read_run(run), tmp_path / "file", Options())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
+def test_a_browser_shows_every_section_without_a_complaint(written, tmp_path):
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}", f"file://{written / 'report.html'}"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    for name in SECTIONS:
+        assert f'id="{name}"' in done.stdout
+
+
+def test_intervals_do_not_depend_on_the_order_of_rows(run):
+    first = collect(read_run(run), Options())
+    table, _ = read_predictions(run / "predictions_test.csv")
+    write_predictions(pd.DataFrame(table).sort_values("sample_id"), NAMES, run / "predictions_test.csv")
+    again = collect(read_run(run), Options())
+    value = [report["questions"][0]["parts"][-1]["metrics"]["auroc"] for report in (first, again)]
+    assert value[0]["value"] == pytest.approx(value[1]["value"])
+    assert value[0]["low"] == pytest.approx(value[1]["low"], abs=0.02)
