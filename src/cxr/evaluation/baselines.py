@@ -117,7 +117,9 @@ class _Task:
 def _fit_majority(task: _Task) -> Baseline:
     """The shares of the classes in train, for every row alike: the most probable class is the most common one."""
     shares = np.bincount(task.train_label, minlength=task.num_classes) / len(task.train_label)
-    probs: dict[str, FloatArray] = {part: np.tile(shares, ((task.split == part).sum(), 1)) for part in task.parts()}
+    probs: dict[str, FloatArray] = {}
+    for part in task.parts():
+        probs[part] = np.tile(shares, (int((task.split == part).sum()), 1))
     return Baseline("majority", probs)
 
 
