@@ -103,7 +103,7 @@ class _Task:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
         model.fit(features[self.split == "train"], self.train_label)
         known = model.classes_
-        probs = {}
+        probs: dict[str, FloatArray] = {}
         for part in self.parts():
             probs[part] = np.zeros((int((self.split == part).sum()), self.num_classes))
             probs[part][:, known] = model.predict_proba(features[self.split == part].astype(np.float64))
