@@ -103,10 +103,10 @@ class _Task:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
         model.fit(features[self.split == "train"], self.train_label)
         known = model.classes_
-        probs = {}
+        probs: dict[str, FloatArray] = {}
         for part in self.parts():
             probs[part] = np.zeros((int((self.split == part).sum()), self.num_classes))
-            probs[part][:, known] = model.predict_proba(features[self.split == part])
+            probs[part][:, known] = model.predict_proba(features[self.split == part].astype(np.float64))
         return Baseline(name, probs)
 
     def parts(self) -> list[str]:
@@ -117,7 +117,10 @@ class _Task:
 def _fit_majority(task: _Task) -> Baseline:
     """The shares of the classes in train, for every row alike: the most probable class is the most common one."""
     shares = np.bincount(task.train_label, minlength=task.num_classes) / len(task.train_label)
-    return Baseline("majority", {part: np.tile(shares, ((task.split == part).sum(), 1)) for part in task.parts()})
+    probs: dict[str, FloatArray] = {}
+    for part in task.parts():
+        probs[part] = np.tile(shares, (int((task.split == part).sum()), 1))
+    return Baseline("majority", probs)
 
 
 def _fit_metadata(task: _Task, samples: pd.DataFrame) -> Baseline:
@@ -147,9 +150,7 @@ def _filter_and_pool(batch: FloatArray, filters: FloatArray) -> FloatArray:
 def _check_table(samples: pd.DataFrame, class_names: Sequence[str], images: Images | None) -> None:
     absent = [name for name in ("label", "split") if name not in samples]
     if absent:
-        raise DataError(
-            f"expected the columns label and split in the table of samples, got no {absent}; split it first"
-        )
+        raise DataError(f"expected the columns label and split in the samples, got no {absent}; split them first")
     known = np.arange(len(class_names))
     if not samples["label"].isin(known).all():
         raise DataError(f"expected labels from 0 to {known[-1]} in every row, got others; leave these rows out")

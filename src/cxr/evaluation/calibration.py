@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, root
 from scipy.special import expit, log_softmax, logit, softmax
-from scipy.stats import binomtest, rankdata
+from scipy.stats import beta, rankdata
 
 from cxr.errors import DataError
 from cxr.evaluation.checks import BoolArray, FloatArray, IntArray, check_outcomes, check_probs
@@ -182,8 +182,9 @@ def reliability_curve(positive: ArrayLike, prob: ArrayLike, num_bins: int = BINS
     positive, prob = check_outcomes(positive, prob)
     rows = pd.DataFrame({"bin": _assign_bins(prob, num_bins), "prob": prob, "positive": positive})
     curve = rows.groupby("bin").agg(mean_prob=("prob", "mean"), k=("positive", "sum"), n=("positive", "size"))
-    found = [binomtest(int(k), int(n)).proportion_ci() for k, n in zip(curve["k"], curve["n"], strict=True)]
-    curve = curve.assign(observed=curve["k"] / curve["n"], low=[f.low for f in found], high=[f.high for f in found])
+    k, n = curve["k"].to_numpy(), curve["n"].to_numpy()
+    low, high = np.nan_to_num(beta.ppf(0.025, k, n - k + 1), nan=0), np.nan_to_num(beta.ppf(0.975, k + 1, n - k), nan=1)
+    curve = curve.assign(observed=k / n, low=low, high=high)
     return curve[["mean_prob", "observed", "low", "high", "k", "n"]].reset_index(drop=True)
 
 
@@ -267,26 +268,19 @@ def _overlap(log_odds: FloatArray, positive: BoolArray) -> bool:
 
 
 def _fit_line(log_odds: FloatArray, positive: BoolArray) -> tuple[float, float]:
-    """Slope and intercept of the logistic regression, found on a standard scale."""
+    """Slope and intercept of the logistic regression: the root of the gradient of its convex log loss."""
     centre, spread = log_odds.mean(), log_odds.std()
     scaled, outcomes = (log_odds - centre) / spread, positive.astype(np.float64)
 
-    def loss_and_gradient(line: FloatArray) -> tuple[float, FloatArray]:
-        odds = line[0] * scaled + line[1]
-        excess = expit(odds) - outcomes
-        loss = np.maximum(odds, 0) + np.log1p(np.exp(-np.abs(odds))) - outcomes * odds
-        return float(loss.mean()), np.array([excess @ scaled, excess.sum()]) / len(scaled)
-
-    def curvature(line: FloatArray) -> FloatArray:
+    def gradient_and_curvature(line: FloatArray) -> tuple[FloatArray, FloatArray]:
         prob = expit(line[0] * scaled + line[1])
-        weight = prob * (1 - prob)
-        mixed = weight @ scaled
-        return np.array([[(weight * scaled) @ scaled, mixed], [mixed, weight.sum()]]) / len(scaled)
+        excess, weight = prob - outcomes, prob * (1 - prob)
+        weighted = weight * scaled
+        curvature = np.array([[weighted @ scaled, weighted.sum()], [weighted.sum(), weight.sum()]])
+        return np.array([excess @ scaled, excess.sum()]) / len(scaled), curvature / len(scaled)
 
-    start, method = np.zeros(2), {"method": "trust-exact", "options": {"gtol": 1e-10}}
-    found = minimize(loss_and_gradient, start, jac=True, hess=curvature, **method)
-    slope = float(found.x[0] / spread)
-    return slope, float(found.x[1] - slope * centre)
+    found = root(gradient_and_curvature, np.zeros(2), jac=True, tol=1e-13).x
+    return float(found[0] / spread), float(found[1] - found[0] * centre / spread)
 
 
 def _check_logits(target: ArrayLike, logits: ArrayLike) -> tuple[IntArray, FloatArray]:

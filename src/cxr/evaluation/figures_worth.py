@@ -29,7 +29,7 @@ from cxr.evaluation.drawing import (
     wrap,
 )
 from cxr.evaluation.operating_point import OperatingPoint
-from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, count_answers, risk_coverage_curve
+from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, risk_coverage_curve
 
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
 _BARS = 25
@@ -166,7 +166,7 @@ def _share(row: Any) -> str:
 
 
 def _mark_answers(ax: Axes, target: ArrayLike, probs: ArrayLike, point: AbstentionPoint) -> None:
-    answers = count_answers(target, probs, point.threshold)
+    answers = point.apply(target, probs)
     if answers.kept:
         share = _share({"risk": answers.risk, "errors": answers.errors, "kept": answers.kept})
         label = f"{_rule(point)} on {point.chosen_on}:\n{share}"

@@ -228,6 +228,10 @@ class OperatingPoint:
     chosen_on: str
     counts: Counts
 
+    def apply(self, positive: ArrayLike, score: ArrayLike) -> Counts:
+        """The calls of the same threshold on other rows; see `count_calls`."""
+        return count_calls(positive, score, self.threshold)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
@@ -294,7 +298,7 @@ def choose_operating_point(
 
 
 def count_calls(positive: ArrayLike, score: ArrayLike, threshold: float) -> Counts:
-    """Count the calls of a threshold, for example that of an operating point on the test part.
+    """Count the right and wrong calls of a threshold.
 
     Args:
         positive: (N,) outcomes, yes or no.

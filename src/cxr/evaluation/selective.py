@@ -58,6 +58,10 @@ class AbstentionPoint:
     chosen_on: str
     answers: Answers
 
+    def apply(self, target: ArrayLike, probs: ArrayLike) -> Answers:
+        """What the same threshold gives on other rows; see `count_answers`."""
+        return count_answers(target, probs, self.threshold)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         there = self.answers
@@ -148,7 +152,7 @@ def choose_by_coverage(target: ArrayLike, probs: ArrayLike, coverage: float, cho
 
 
 def count_answers(target: ArrayLike, probs: ArrayLike, threshold: float) -> Answers:
-    """What a threshold gives, for example that of an abstention point on the test part.
+    """How many rows a threshold answers, and how many of them wrong.
 
     Raises:
         DataError: Shapes or values do not fit.

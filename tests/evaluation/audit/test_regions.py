@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr.evaluation.audit.regions import average_image, cover_lungs, describe_regions
+from cxr.evaluation.audit.regions import average_image, cover_lungs, describe_regions, shrink_images
 
 
 def draw_images(count=5, size=96, dtype=np.uint8):
@@ -97,3 +97,12 @@ def test_covered_images_differ_in_their_frame_alone(dtype):
     frame = np.ones((64, 64), dtype=bool)
     frame[6:-6, 6:-6] = False
     np.testing.assert_array_equal(covered[:, frame], images[:, frame])
+
+
+@pytest.mark.parametrize("white", [np.uint8(255), np.uint16(65535)])
+def test_small_images_are_means_of_their_cells(white):
+    rng = np.random.default_rng(0)
+    stored = (rng.random((200, 64, 64)) * white).astype(white.dtype)
+    small = shrink_images(stored, np.array([5, 150, 7]), 16)
+    cells = stored[[5, 150, 7]].reshape(3, 16, 4, 16, 4).mean(axis=(2, 4)) / white
+    np.testing.assert_allclose(small, cells, atol=1e-5)
