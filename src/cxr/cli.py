@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cxr {__version__}")
     parser.set_defaults(after_interrupt="nothing was left half done")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_doctor, _add_data, _add_evaluate, _add_sweep):
+    for add in (_add_doctor, _add_data, _add_evaluate, _add_compare, _add_sweep):
         add(commands)
     return parser
 
@@ -199,6 +199,29 @@ def _run_evaluate(options: argparse.Namespace) -> int:
     tables = (options.validation, options.train)
     page = evaluate(options.source, *tables, names, options.out, chosen, options.command)
     print(f"report: {page}")
+    return 0
+
+
+def _add_compare(commands: "Commands") -> None:
+    parser = commands.add_parser("compare", help="which of several models is better on the same test images")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="RUN", help="run folders, or CSVs of predictions")
+    parser.add_argument("--classes", metavar="A,B", help="of tables: the class names in order")
+    parser.add_argument("--pool", action="store_true", help="take runs of one recipe with different seeds as one")
+    parser.add_argument("--no-costs", action="store_true", help="do not load the nets to tell their size and speed")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="FOLDER", help="default: comparison")
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.set_defaults(run=_run_compare)
+
+
+def _run_compare(options: argparse.Namespace) -> int:
+    from cxr.compare_commands import compare_sources
+    from cxr.evaluation.report.comparison import to_markdown
+
+    names = None if options.classes is None else options.classes.split(",")
+    costs = not options.no_costs
+    compared = compare_sources(options.sources, names, options.pool, costs, options.out, options.draws)
+    print(to_markdown(compared), end="")
+    print(f"comparison: {options.out / 'comparison.html'}")
     return 0
 
 

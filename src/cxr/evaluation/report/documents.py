@@ -226,9 +226,9 @@ def _answer_claim(facts: Facts) -> dict[int, str]:
             22: f"{config['net']['name']}; every argument is in config.yaml and in the bundle",
             23: _listed([f"{name} {version}" for name, version in facts.versions.items()]),
             24: _describe_initialisation(config),
-            25: f"{_short(config['optimizer'])}, schedule {_short(config['scheduler'])}, loss {_short(config['loss'])}, "
-            f"batches of {config['data']['batch_size']}, at most {config['trainer']['max_epochs']} epochs, "
-            f"seed {config['seed']}; all of it in config.yaml",
+            25: f"{_short(config['optimizer'])}, schedule {_short(config['scheduler'])}, "
+            f"loss {_short(config['loss'])}, batches of {config['data']['batch_size']}, at most "
+            f"{config['trainer']['max_epochs']} epochs, seed {config['seed']}; all of it in config.yaml",
             26: f"the epoch with the best {config['monitor']['metric']} on validation",
             43: "weights, settings and versions are in the bundle of the run; availability is for a person to state",
         }
