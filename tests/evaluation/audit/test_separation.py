@@ -1,10 +1,5 @@
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
@@ -12,8 +7,6 @@ from sklearn.model_selection import StratifiedKFold
 from cxr.evaluation.audit.separation import (
     FOLDS,
     auroc_by_class,
-    auroc_interval,
-    holm,
     separate_by_features,
     separate_by_scores,
 )
@@ -111,31 +104,3 @@ def test_parts_of_the_shuffles_change_nothing(monkeypatch):
     whole = separate_by_features(features, target, **FEW)
     monkeypatch.setattr("cxr.evaluation.audit.separation._CHUNK", 1000)
     assert separate_by_features(features, target, **FEW) == whole
-
-
-@given(st.floats(0, 1), st.integers(2, 500), st.integers(2, 500))
-def test_interval_solves_the_equation_of_newcombe(auroc, positives, negatives):
-    low, high = auroc_interval(auroc, positives, negatives)
-    assert 0 <= low <= auroc <= high <= 1
-    assert low < high
-    for bound in {low, high} - {0.0, 1.0}:
-        extra = (positives + negatives) / 2 - 1
-        variance = bound * (1 - bound) * (1 + extra * ((1 - bound) / (2 - bound) + bound / (1 + bound)))
-        half_width = norm.ppf(0.975) * math.sqrt(variance / (positives * negatives))
-        assert abs(auroc - bound) == pytest.approx(half_width, abs=1e-6)
-
-
-@pytest.mark.parametrize(("auroc", "positives", "negatives"), [(0.7, 20, 40), (0.85, 30, 30), (0.95, 15, 60)])
-def test_interval_holds_the_truth_as_often_as_it_says(auroc, positives, negatives):
-    rng = np.random.default_rng(0)
-    first = rng.normal(norm.ppf(auroc) * math.sqrt(2), 1, (1500, positives))
-    found = (first[:, :, None] > rng.normal(size=(1500, 1, negatives))).mean(axis=(1, 2))
-    intervals = np.array([auroc_interval(value, positives, negatives) for value in found])
-    held = (intervals[:, 0] <= auroc) & (auroc <= intervals[:, 1])
-    assert 0.93 <= held.mean() <= 0.985
-
-
-def test_holm_corrects_as_in_his_paper():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []

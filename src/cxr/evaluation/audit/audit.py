@@ -31,8 +31,9 @@ from cxr.evaluation.audit.baselines import (
 )
 from cxr.evaluation.audit.metadata import METADATA
 from cxr.evaluation.audit.regions import Images, StoredArray, average_image, cover_lungs
-from cxr.evaluation.audit.separation import PERMUTATIONS, holm
+from cxr.evaluation.audit.separation import PERMUTATIONS
 from cxr.evaluation.audit.verdicts import ALPHA, FLOOR, SHORTCUT, AuditRow, Measurement, can_alarm, judge
+from cxr.evaluation.statistics.corrections import holm
 
 FORMAT = 1
 FILE = "audit.json"

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import StratifiedKFold
+
+from cxr.evaluation.statistics.intervals import CONFIDENCE, auroc_interval
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -21,7 +22,6 @@ Shuffled = NDArray[np.int16]
 
 FOLDS = 5
 PERMUTATIONS = 999
-CONFIDENCE = 0.95
 _CHUNK = 5 * 10**6  # scores held at once
 _TINY = 1e-9
 _DIGITS = 6  # equal rows get equal scores, whatever their place in a matrix product
@@ -106,38 +106,6 @@ def auroc_by_class(features: FloatArray, target: IntArray, *, penalty: float, se
     folds, own = _make_folds(target, seed), target[None]
     found = _pair_shares(_score_out_of_fold(features, own, folds, penalty), own, folds)[0]
     return _for_each_class(found)
-
-
-def auroc_interval(auroc: float, positives: int, negatives: int) -> tuple[float, float]:
-    """The score interval of an AUROC: Newcombe 2006, Statistics in Medicine 25:559, method 5.
-
-    It needs no resampling and does not shrink to a point where every pair is ordered rightly.
-
-    Args:
-        auroc: From 0 to 1.
-        positives: Rows of the class.
-        negatives: Other rows.
-    """
-    z = float(norm.ppf((1 + CONFIDENCE) / 2))
-    half = (positives + negatives) / 2 - 1
-
-    def excess(value: float) -> float:
-        spread = 1 + half * ((1 - value) / (2 - value) + value / (1 + value))
-        return (auroc - value) ** 2 - z**2 * value * (1 - value) * spread / (positives * negatives)
-
-    inner = min(max(auroc, _TINY), 1 - _TINY)  # 0 and 1 solve the equation, whatever was found
-    low = 0.0 if auroc <= 0 else brentq(excess, 0.0, inner)
-    high = 1.0 if auroc >= 1 else brentq(excess, inner, 1.0)
-    return float(low), float(high)
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Adjust p-values so that a threshold on them bounds the chance of any false alarm (Holm 1979)."""
-    order = np.argsort(p_values)
-    factors = len(p_values) - np.arange(len(p_values))
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.maximum.accumulate(np.minimum(np.asarray(p_values)[order] * factors, 1.0))
-    return [float(p) for p in adjusted]
 
 
 def _make_folds(target: IntArray, seed: int) -> IntArray:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cxr.evaluation.audit.separation import CONFIDENCE, Separation
+from cxr.evaluation.audit.separation import Separation
+from cxr.evaluation.statistics.intervals import CONFIDENCE
 
 ALPHA = 0.01
 """Bound on the chance that an audit of data without any shortcut calls one."""

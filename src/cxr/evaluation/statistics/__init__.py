@@ -1,0 +1,1 @@
+"""Intervals, tests and comparisons, from arrays of targets and probabilities. Knows nothing of files or pages."""

@@ -1,0 +1,206 @@
+"""The worth of a model for parts of its rows: by age, sex, view or any other column. Knows nothing of files, pages."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cxr.errors import DataError
+from cxr.evaluation.metrics import BoolArray, FloatArray, IntArray, check_metric_names
+from cxr.evaluation.statistics.bootstrap import metric_intervals, proportion_interval, resample_metrics
+from cxr.evaluation.statistics.difference import Difference
+from cxr.evaluation.statistics.intervals import Interval, no_interval
+from cxr.evaluation.statistics.paired import difference_of_draws
+from cxr.evaluation.statistics.resampling import draw_weights, patient_groups
+
+LEAST_PATIENTS = 20
+NOT_STATED = "not stated"
+UNDERDIAGNOSIS = "underdiagnosis"
+BANDS = ((0, 17), (18, 39), (40, 59), (60, 79))
+LAST_BAND = 80
+
+
+@dataclass(frozen=True)
+class _Table:
+    target: IntArray
+    probs: FloatArray
+    preds: IntArray
+    groups: IntArray
+    class_names: list[str]
+    draws: int
+    seed: int
+
+
+def measure_subgroups(
+    predictions: pd.DataFrame,
+    class_names: list[str],
+    columns: Collection[str],
+    metrics: Collection[str],
+    *,
+    least: int = LEAST_PATIENTS,
+    threshold: float | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Metrics of the rows of each value of each column, and their gap to all other rows.
+
+    Besides the metrics of `classification_metrics` there is, with two classes, `underdiagnosis`: the share of the
+    group's rows of class 1 that are called class 0 (Seyyed-Kalantari et al. 2021, Nature Medicine 27:2176).
+
+    Interval and gap come from the same samples of patients drawn from the whole table, so a patient with rows in the
+    group and outside (two views, two years) is counted in both.
+
+    Args:
+        predictions: The predictions table.
+        class_names: The K names in order.
+        columns: Columns to divide by. Numbers are put into the bands 0-17, 18-39, 40-59, 60-79, 80+, what is empty
+            into "not stated".
+        metrics: Names of metrics.
+        least: Fewest patients of a group whose numbers are shown; also of the other rows, from which they follow.
+        threshold: Probability of class 1 from which `underdiagnosis` takes a row as called so; None takes the most
+            probable class.
+        draws: Bootstrap samples, at least 1000.
+        seed: Of the samples.
+
+    Returns:
+        One row for each column, group and metric: column, group, images, patients, metric, value, low, high, k, n,
+        method, gap, gap_low, gap_high, gap_method, hidden. `gap` is the group's value minus that of all other rows.
+        `hidden` says why a group has no numbers, and is empty where it has.
+
+    Raises:
+        DataError: An unknown column or metric, `underdiagnosis` of more than two classes, or a table that does not fit.
+    """
+    _check_names(predictions, class_names, columns, metrics)
+    table = _make_table(predictions, class_names, threshold, draws, seed)
+    rows = [
+        {"column": column, "group": group} | cells
+        for column in columns
+        for group, inside in _divide(predictions[column])
+        for cells in _measure_group(table, inside, metrics, least)
+    ]
+    return pd.DataFrame(rows).astype({"k": "Int64", "n": "Int64"})
+
+
+def name_groups(column: "pd.Series[str]") -> "pd.Series[str]":
+    """The group of each row: its text, its band, or "not stated".
+
+    Args:
+        column: Text, numbers from 0, or anything that is null.
+    """
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.map(_band, na_action="ignore").astype("string").fillna(NOT_STATED)
+    text = column.astype("string").str.strip()
+    return text.mask(text == "").fillna(NOT_STATED)
+
+
+def _band(number: float) -> str:
+    for low, high in BANDS:
+        if low <= number < high + 1:
+            return f"{low}-{high}"
+    return f"{LAST_BAND}+" if number >= LAST_BAND else NOT_STATED
+
+
+def _divide(column: "pd.Series[str]") -> Iterator[tuple[str, BoolArray]]:
+    """Groups in the order of bands or letters, what is not stated last."""
+    names = name_groups(column)
+    order = [f"{low}-{high}" for low, high in BANDS] + [f"{LAST_BAND}+"]
+    place = {name: number for number, name in enumerate(order)}
+    for name in sorted(names.unique(), key=lambda name: (name == NOT_STATED, place.get(name, -1), name)):
+        yield str(name), (names == name).to_numpy(dtype=np.bool_)
+
+
+def _make_table(
+    predictions: pd.DataFrame, class_names: list[str], threshold: float | None, draws: int, seed: int
+) -> _Table:
+    probs = predictions[[f"prob_{k}" for k in range(len(class_names))]].to_numpy(dtype=np.float64)
+    preds = probs.argmax(axis=1) if threshold is None else (probs[:, 1] >= threshold).astype(np.int64)
+    target = predictions["target"].to_numpy(dtype=np.int64)
+    return _Table(target, probs, preds, patient_groups(predictions), class_names, draws, seed)
+
+
+def _measure_group(table: _Table, inside: BoolArray, metrics: Collection[str], least: int) -> list[dict[str, object]]:
+    patients, others = (len(np.unique(table.groups[part])) for part in (inside, ~inside))
+    size = {"images": int(inside.sum()), "patients": patients}
+    hidden = _why_hidden(patients, others, least)
+    if hidden:
+        nothing = no_interval(np.nan, hidden)
+        return [size | _cells(name, nothing, None, hidden) for name in metrics]
+    intervals, gaps = _compare_with_rest(table, inside, metrics)
+    return [size | _cells(name, intervals[name], gaps.get(name), "") for name in metrics]
+
+
+def _why_hidden(patients: int, others: int, least: int) -> str:
+    if patients < least:
+        return f"fewer than {least} patients"
+    return f"fewer than {least} patients in all other groups" if 0 < others < least else ""
+
+
+def _compare_with_rest(
+    table: _Table, inside: BoolArray, metrics: Collection[str]
+) -> tuple[dict[str, Interval], dict[str, Difference]]:
+    own, drawn = _measure(table, inside, metrics)
+    if inside.all():
+        return own, {}
+    rest, drawn_rest = _measure(table, ~inside, metrics)
+    behind = min(len(np.unique(table.groups[part])) for part in (inside, ~inside))
+    gaps = {
+        name: difference_of_draws(own[name].value - rest[name].value, drawn[name] - drawn_rest[name], behind)
+        for name in metrics
+    }
+    return own, gaps
+
+
+def _measure(
+    table: _Table, part: BoolArray, metrics: Collection[str]
+) -> tuple[dict[str, Interval], dict[str, FloatArray]]:
+    names = [name for name in metrics if name != UNDERDIAGNOSIS]
+    drawn = resample_metrics(
+        table.target, table.probs, table.groups, table.class_names, names, rows=part, draws=table.draws, seed=table.seed
+    )
+    intervals = metric_intervals(table.target[part], table.probs[part], table.groups[part], table.class_names, drawn)
+    if UNDERDIAGNOSIS in metrics:
+        diseased = part & (table.target == 1)
+        missed = diseased & (table.preds == 0)
+        drawn[UNDERDIAGNOSIS] = _draw_share(table, missed, diseased)
+        intervals[UNDERDIAGNOSIS] = proportion_interval(
+            int(missed.sum()), table.groups[diseased], drawn[UNDERDIAGNOSIS]
+        )
+    return intervals, drawn
+
+
+def _draw_share(table: _Table, part: BoolArray, whole: BoolArray) -> FloatArray:
+    sums = [
+        (weights[part].sum(axis=0), weights[whole].sum(axis=0))
+        for weights in draw_weights(table.groups, table.draws, table.seed)
+    ]
+    above, below = (np.concatenate(side) for side in zip(*sums, strict=True))
+    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+
+
+def _cells(name: str, found: Interval, gap: Difference | None, hidden: str) -> dict[str, object]:
+    cells = {
+        "metric": name,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "k": found.k,
+        "n": found.n,
+        "method": found.method,
+    }
+    if gap is None:
+        reason = hidden if hidden else "the only group"
+        return cells | {"gap": np.nan, "gap_low": np.nan, "gap_high": np.nan, "gap_method": reason, "hidden": hidden}
+    ends = {"gap": gap.value, "gap_low": gap.low, "gap_high": gap.high, "gap_method": gap.method}
+    return cells | ends | {"hidden": hidden}
+
+
+def _check_names(
+    predictions: pd.DataFrame, class_names: list[str], columns: Collection[str], metrics: Collection[str]
+) -> None:
+    absent = [name for name in columns if name not in predictions]
+    if absent:
+        raise DataError(f"expected subgroup columns of the table, got {absent}, which it has not; name its columns")
+    if UNDERDIAGNOSIS in metrics and len(class_names) != 2:
+        raise DataError(f"expected two classes for {UNDERDIAGNOSIS}, got {len(class_names)}; leave it out")
+    check_metric_names([name for name in metrics if name != UNDERDIAGNOSIS], class_names)
