@@ -25,6 +25,7 @@ from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, 
 from cxr.evaluation.statistics.bootstrap import bootstrap_metrics
 from cxr.evaluation.statistics.intervals import Interval, exact_proportion
 from cxr.evaluation.statistics.resampling import patient_groups
+from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
 
 Report = dict[str, Any]
 
@@ -35,6 +36,7 @@ HEADLINES = (
 STUDY_HEADLINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy", "study_map")
 RULES = ("sensitivity >= 0.9", "sensitivity >= 0.95", "specificity >= 0.9", "youden", "threshold 0.5")
 WANTED_RISK = 0.05
+GROUP_METRIC = "auroc"
 VALIDATION = "val"
 
 
@@ -142,6 +144,7 @@ def _measure_question(question: Question, options: Options, omitted: list[str]) 
         "study_headlines": STUDY_HEADLINES,
         "per_class": list(PER_CLASS),
         "operating_points": list(_apply_points(question, options)),
+        "group_metric": GROUP_METRIC,
         "parts": parts,
     }
 
@@ -176,7 +179,7 @@ def _measure_part(
         "studies": _measure_studies(table, question.class_names, options),
         "calibration": _measure_calibration(question, part, temperature) if full else [],
         "selective": _measure_selective(question, part) if full else None,
-        "subgroups": _measure_groups(table, question.class_names, options, omitted) if full else [],
+        "subgroups": _measure_groups(question, part, options, omitted) if full else [],
         "baselines": _measure_baselines(question, part, options) if full else [],
     }
 
@@ -238,6 +241,45 @@ def _measure_selective(question: Question, part: str) -> Report | None:
     }
 
 
+def _measure_groups(question: Question, part: str, options: Options, omitted: list[str]) -> list[Report]:
+    """AUROC and its gap in each group; of two classes also underdiagnosis, at the operating point that is kept."""
+    table = question.parts[part]
+    columns = [column for column in options.subgroups if column in table and table[column].nunique() > 1]
+    absent = [column for column in options.subgroups if column not in table and column not in SUBGROUPS]
+    if absent:
+        omitted.append(f"{part} has no column {', '.join(absent)}: no groups by it.")
+    if not columns:
+        return []
+    point = choose_point(question, options.rule)
+    found = measure_subgroups(
+        table, question.class_names, columns,
+        [GROUP_METRIC, UNDERDIAGNOSIS] if len(question.class_names) == 2 else [GROUP_METRIC],
+        least=options.least, threshold=None if point is None else point.threshold, draws=options.draws,
+        seed=options.seed,
+    )  # fmt: skip
+    return [_describe_group(rows) for _, rows in found.groupby(["column", "group"], sort=False)]
+
+
+def _describe_group(rows: pd.DataFrame) -> Report:
+    """One group of a column: its metric, the gap, and underdiagnosis where it was measured."""
+    by_name = {row["metric"]: row for row in rows.to_dict("records")}
+    first = by_name[GROUP_METRIC]
+    described = {name: first[name] for name in ("column", "group", "images", "patients", "hidden")}
+    described["metric"] = _pick(first, "value", "low", "high")
+    described["gap"] = _pick(first, "gap", "gap_low", "gap_high")
+    described["underdiagnosis"] = None
+    if UNDERDIAGNOSIS in by_name:
+        missed = by_name[UNDERDIAGNOSIS]
+        counts = {name: None if pd.isna(missed[name]) else int(missed[name]) for name in ("k", "n")}
+        described["underdiagnosis"] = _pick(missed, "value", "low", "high") | counts
+    return described
+
+
+def _pick(row: Mapping[Any, Any], *names: str) -> Report:
+    values = zip(("value", "low", "high"), (row[name] for name in names), strict=True)
+    return {name: None if pd.isna(value) else float(value) for name, value in values}
+
+
 def _measure_baselines(question: Question, part: str, options: Options) -> list[Report]:
     tables = {name: parts[part] for name, parts in question.baselines.items() if part in parts}
     return [{"name": name, "metrics": _measure(table, question.class_names, options)} for name, table in tables.items()]
@@ -271,7 +313,3 @@ def plain(interval: Interval) -> Report:
     """An interval as JSON has it: value, low, high, k, n; None for what is not defined."""
     values: Mapping[str, Any] = asdict(interval)
     return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items() if name != "method"}
-
-
-def _measure_groups(table: pd.DataFrame, class_names: list[str], options: Options, omitted: list[str]) -> list[Report]:
-    return []
