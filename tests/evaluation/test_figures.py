@@ -165,9 +165,9 @@ def test_learning_curves_mark_the_best_epoch(monitor, mode, best):
     figure = figures.plot_learning_curves(make_history(), monitor=monitor, mode=mode)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Loss", "AUROC"]
     for ax in figure.axes:
-        assert set(ax.lines[0].get_xdata()) == {best}
+        assert set(ax.lines[0].get_xdata()) == {best + 1}
     value = make_history().loc[best, monitor]
-    assert figure.get_supxlabel() == f"Best epoch {best} (circled): {monitor} = {value:.4f}"
+    assert figure.get_supxlabel() == f"Best epoch {best + 1} (circled): {monitor} = {value:.4f}"
 
 
 def test_learning_curves_show_what_is_monitored_and_merge_the_rows_of_an_epoch():
@@ -259,4 +259,4 @@ def test_learning_curves_of_one_epoch_have_its_number_alone_on_the_axis():
     figure = figures.plot_learning_curves(make_history(1))
     figure.draw_without_rendering()
     low, high = figure.axes[0].get_xlim()
-    assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == [0]
+    assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == [1]

@@ -156,6 +156,7 @@ def plot_learning_curves(
     if monitor not in known or history[monitor].isna().all():
         raise DataError(f"expected values of {monitor} in the history, got columns {known}; choose one as the monitor")
     curves = history.groupby("epoch", as_index=False).last()
+    curves["epoch"] += 1  # people count from 1, as the terminal does
     best = curves.iloc[int((curves[monitor] if mode == "max" else -curves[monitor]).argmax())]
     shown = [name for name in dict.fromkeys([*panels, monitor.partition("/")[2]]) if f"val/{name}" in known]
     figure = make_figure(3.6 * len(shown) + 0.4, 3.4)

@@ -43,7 +43,10 @@ def tables(tmp_path):
 @pytest.fixture
 def run(tmp_path):
     """A run folder as training leaves it, without a bundle."""
-    folder = tmp_path / "2026-01-01"
+    return write_run(tmp_path / "2026-01-01")
+
+
+def write_run(folder):
     folder.mkdir()
     for part, count in SIZES.items():
         write_predictions(make_part(part, count), NAMES, folder / f"predictions_{part}.csv")

@@ -15,7 +15,7 @@ from cxr.evaluation.report.collect import Options, collect, target_and_probs
 from cxr.evaluation.report.material import read_run, read_tables
 from cxr.evaluation.report.page import write_report
 
-from .conftest import NAMES, make_part
+from .conftest import NAMES, make_part, write_run
 
 LOADS = re.compile(r"(?:src|href|action|data|poster|srcset)\s*=\s*[\"']?([^\"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)")
 SECTIONS = (
@@ -24,9 +24,10 @@ SECTIONS = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def written(run):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """A run with its report."""
+    run = write_run(tmp_path_factory.mktemp("runs") / "2026-01-01")
     write_report(read_run(run), run, Options(), "cxr evaluate RUN", "3 evaluations of this test part so far")
     return run
 

@@ -22,7 +22,7 @@ from cxr.evaluation.operating_point import (
 from cxr.evaluation.predictions import SUBGROUPS, aggregate_by_study
 from cxr.evaluation.report.material import Material, Question
 from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk, count_answers
-from cxr.evaluation.statistics.bootstrap import bootstrap_metrics
+from cxr.evaluation.statistics.bootstrap import bootstrap_metrics, metric_intervals, resample_metrics
 from cxr.evaluation.statistics.intervals import Interval, exact_proportion
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
@@ -35,6 +35,8 @@ HEADLINES = (
 )  # fmt: skip
 STUDY_HEADLINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy", "study_map")
 RULES = ("sensitivity >= 0.9", "sensitivity >= 0.95", "specificity >= 0.9", "youden", "threshold 0.5")
+CALIBRATION = ("brier", "log_loss", "ece", "calibration_slope", "calibration_intercept")
+CALLS = ("sensitivity", "specificity", "ppv", "npv")
 WANTED_RISK = 0.05
 GROUP_METRIC = "auroc"
 VALIDATION = "val"
@@ -144,6 +146,7 @@ def _measure_question(question: Question, options: Options, omitted: list[str]) 
         "study_headlines": STUDY_HEADLINES,
         "per_class": list(PER_CLASS),
         "operating_points": list(_apply_points(question, options)),
+        "calibration": CALIBRATION if len(question.class_names) == 2 else CALIBRATION[:3],
         "group_metric": GROUP_METRIC,
         "parts": parts,
     }
@@ -213,15 +216,23 @@ def _apply_points(question: Question, options: Options) -> Iterator[Report]:
     for rule in dict.fromkeys((options.rule, *RULES)):
         point = choose_point(question, rule)
         if point is not None:
-            yield {"title": rule, "chosen": rule == options.rule, **_apply_point(question, point, options.prevalence)}
+            yield {
+                "title": rule.replace(">=", "≥"),
+                "chosen": rule == options.rule,
+                **_apply_point(question, point, options),
+            }
 
 
-def _apply_point(question: Question, point: OperatingPoint, prevalence: float | None) -> Report:
-    target, probs = target_and_probs(list(question.parts.values())[-1])
-    counts = count_calls(target == 1, probs[:, 1], point.threshold)
-    shares = {name: plain(exact_proportion(*share)) for name, share in counts.shares().items()}
-    if prevalence is not None:
-        values = predictive_values(counts.sensitivity, counts.specificity, prevalence)
+def _apply_point(question: Question, point: OperatingPoint, options: Options) -> Report:
+    table = list(question.parts.values())[-1]
+    target, probs = target_and_probs(table)
+    called = np.eye(2)[(probs[:, 1] >= point.threshold).astype(int)]  # as if each call were certain
+    of_patients = (target, called, patient_groups(table), question.class_names)
+    draws = resample_metrics(*of_patients, CALLS, draws=options.draws, seed=options.seed)
+    shares = {name: plain(interval) for name, interval in metric_intervals(*of_patients, draws).items()}
+    if options.prevalence is not None:
+        counts = count_calls(target == 1, probs[:, 1], point.threshold)
+        values = predictive_values(counts.sensitivity, counts.specificity, options.prevalence)
         shares |= {name: {"value": value} for name, value in zip(("ppv", "npv"), values, strict=True)}
     return {"threshold": point.threshold, "on_validation": point.to_dict(), **shares}
 
@@ -310,6 +321,6 @@ def _describe_net(material: Material) -> Report | None:
 
 
 def plain(interval: Interval) -> Report:
-    """An interval as JSON has it: value, low, high, k, n; None for what is not defined."""
+    """An interval as JSON has it: value, low, high, method, k, n; None for what is not defined."""
     values: Mapping[str, Any] = asdict(interval)
-    return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items() if name != "method"}
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}

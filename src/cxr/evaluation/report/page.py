@@ -30,7 +30,6 @@ from cxr.evaluation.report.pictures import draw_figures
 from cxr.pages import render
 
 PAGE_FILE, NUMBERS_FILE = "report.html", "metrics.json"
-CALIBRATION = ("brier", "log_loss", "ece", "calibration_slope", "calibration_intercept")
 BASELINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy")
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -87,7 +86,6 @@ def make_page(report: Report, figures: Mapping[str, str], documents: Sequence[tu
         documents=documents,
         cards=list_cards(report),
         contents=list_contents(report, figures, documents),
-        calibration_names=CALIBRATION,
         baseline_names=BASELINES,
         least=report["least"],
         blank=BLANK,
