@@ -60,3 +60,14 @@ def test_samples_table_prints_every_step(monkeypatch, capsys):
     runpy.run_path(str(BENCHMARKS / "samples_table.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert all(step in printed for step in ("read the CSV", "gate", "groups", "split", "leak check"))
+
+
+def test_bootstrap_prints_both_times_and_their_ratio(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py", "--rows", "100", "--loop-draws", "2"])
+    monkeypatch.setenv("COLUMNS", "120")
+    runpy.run_path(str(BENCHMARKS / "bootstrap.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "100 predictions, 1000 draws, all metrics" in printed
+    rows = [re.findall(r"\d+\.?\d*", line) for line in printed.splitlines() if re.match(r"│ [24] ", line)]
+    assert [row[0] for row in rows] == ["2", "4"]
+    assert all(len(row) == 4 for row in rows)

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import PER_CLASS, classification_metrics, confusion_counts
+from cxr.evaluation.metrics import (
+    PER_CLASS,
+    check_metric_names,
+    classification_metrics,
+    confusion_counts,
+    proportion_cells,
+    study_map,
+)
 
 NAMES = ["Negative", "Typical", "Indeterminate", "Atypical", "Other"]
 
@@ -34,11 +41,42 @@ def test_headlines_equal_scikit_learn(num_classes):
         "accuracy": reference.accuracy_score(target, preds),
         "balanced_accuracy": reference.balanced_accuracy_score(target, preds),
         "f1_macro": reference.f1_score(target, preds, average="macro"),
+        "f1_micro": reference.f1_score(target, preds, average="micro"),
+        "precision_macro": reference.precision_score(target, preds, average="macro"),
+        "mcc": reference.matthews_corrcoef(target, preds),
+        "cohen_kappa": reference.cohen_kappa_score(target, preds),
         "auroc": auroc,
         "average_precision": reference.average_precision_score(truth, score),
         "sensitivity": reference.recall_score(target, preds, average=average),
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_per_class_values_equal_scikit_learn(num_classes):
+    target, probs = random_case(num_classes)
+    preds = probs.argmax(axis=1)
+    metrics = classification_metrics(target, probs, NAMES[:num_classes])
+    precision, recall, f1, _ = reference.precision_recall_fscore_support(target, preds)
+    for k, name in enumerate(NAMES[:num_classes]):
+        found = [metrics[f"{metric}/{name}"] for metric in PER_CLASS]
+        specificity = reference.recall_score(target != k, preds != k)
+        auroc = reference.roc_auc_score(target == k, probs[:, k])
+        average = reference.average_precision_score(target == k, probs[:, k])
+        assert found == pytest.approx([precision[k], recall[k], f1[k], specificity, auroc, average])
+
+
+def test_cells_of_a_proportion_give_the_metric():
+    for num_classes in (2, 4):
+        target, probs = random_case(num_classes)
+        names = NAMES[:num_classes]
+        counts, metrics = (
+            confusion_counts(target, probs.argmax(axis=1), num_classes),
+            classification_metrics(target, probs, names),
+        )
+        for name, (part, whole) in proportion_cells(names).items():
+            assert (part <= whole).all()
+            assert counts[part].sum() / counts[whole].sum() == pytest.approx(metrics[name]), name
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
@@ -76,6 +114,10 @@ def test_names_are_stable():
         "accuracy",
         "balanced_accuracy",
         "f1_macro",
+        "f1_micro",
+        "precision_macro",
+        "mcc",
+        "cohen_kappa",
         "auroc",
         "average_precision",
         "sensitivity",
@@ -102,7 +144,8 @@ def test_one_class_only():
     metrics = classification_metrics([0, 0], [[0.9, 0.1], [0.8, 0.2]], ["negative", "positive"])
     assert metrics["accuracy"] == 1
     assert metrics["specificity"] == 1
-    assert metrics["precision/positive"] == 0
+    assert metrics["precision/positive"] == metrics["mcc"] == 0
+    assert math.isnan(metrics["cohen_kappa"])
     assert all(math.isnan(metrics[name]) for name in ("auroc", "average_precision", "sensitivity", "ppv"))
 
 
@@ -151,6 +194,47 @@ def test_the_order_of_rows_does_not_matter(num_classes, seed):
 def test_what_does_not_fit_is_refused(target, probs, names, message):
     with pytest.raises(DataError, match=message):
         classification_metrics(target, probs, names)
+
+
+def voc_average_precision(positive: np.ndarray, score: np.ndarray) -> float:
+    """As the VOC 2010 development kit has it: every box by falling confidence, the precision envelope, its area."""
+    hits = positive[np.argsort(-score, kind="stable")]
+    recall = np.concatenate([[0], np.cumsum(hits) / hits.sum(), [1]])
+    precision = np.concatenate([[0], np.cumsum(hits) / np.arange(1, len(hits) + 1), [0]])
+    for place in range(len(precision) - 2, -1, -1):
+        precision[place] = max(precision[place], precision[place + 1])
+    return sum((recall[i] - recall[i - 1]) * precision[i] for i in range(1, len(recall)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 5), st.integers(6, 40), st.integers(0, 10**6))
+def test_study_map_is_that_of_pascal_voc(num_classes, studies, seed):
+    target, probs = random_case(num_classes, studies, seed)
+    names = NAMES[:num_classes]
+    expected = np.mean([voc_average_precision(target == k, probs[:, k]) for k in range(num_classes)])
+    assert study_map(target, probs, names) == pytest.approx(expected)
+    steps = [classification_metrics(target, probs, names)[f"average_precision/{name}"] for name in names]
+    assert study_map(target, probs, names) >= np.mean(steps) - 1e-12
+
+
+def test_study_map_by_hand():
+    """Cases at ranks 1, 3 and 4 of 5: precisions 1, 2/3, 3/4; the envelope lifts the second to 3/4."""
+    score = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    found = study_map([1, 0, 1, 1, 0], np.stack([np.zeros(5), score], axis=1), ["a", "b"])
+    of_ties = 2 / 5  # class 0: every study has the same score
+    assert found == pytest.approx(((1 + 3 / 4 + 3 / 4) / 3 + of_ties) / 2)
+
+
+def test_study_map_leaves_out_a_class_without_a_study():
+    assert study_map([1, 1], [[0.1, 0.9], [0.2, 0.8]], ["a", "b"]) == 1
+
+
+def test_metric_names_are_checked():
+    check_metric_names(["auroc", "recall/a"], ["a", "b"])
+    with pytest.raises(
+        DataError, match=r"expected names of metrics, got \['auc', 'recall/c'\]; choose from \['accuracy'"
+    ):
+        check_metric_names(["auc", "auroc", "recall/c"], ["a", "b"])
 
 
 def test_confusion_counts_refuses_lengths_that_differ():

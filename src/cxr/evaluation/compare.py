@@ -5,7 +5,7 @@ always made. DeLong's test (an AUROC) and McNemar's (accuracy) take rows for ind
 each patient has one row and each recipe one run.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -179,7 +179,7 @@ def compare(
     if first not in groups:
         raise DataError(f"expected a reference among {list(groups)}, got {first!r}; name one of them")
     measured = {name: _measure(name, runs, rows, metrics, draws, seed) for name, runs in groups.items()}
-    results = [_result(recipe, measured[first], metric, rows) for recipe in measured.values() for metric in metrics]
+    results = [one for recipe in measured.values() for one in _results(recipe, measured[first], rows)]
     return Comparison(first, len(rows.target), len(np.unique(rows.groups)), tuple(_correct(results)))
 
 
@@ -250,20 +250,23 @@ def _measure(name: str, runs: Sequence[str], rows: _Rows, metrics: Collection[st
     )
 
 
-def _result(recipe: _Recipe, reference: _Recipe, metric: str, rows: _Rows) -> Result:
-    runs = len(recipe.runs)
-    sd = float(np.std(recipe.values[metric], ddof=1)) if runs > 1 else np.nan
-    value = _pooled(recipe, metric, rows) if runs > 1 else _single(recipe, metric, rows)
-    if recipe is reference:
-        return Result(recipe.name, metric, runs, value, sd)
-    difference = _difference(recipe, reference, metric, rows)
-    return Result(recipe.name, metric, runs, value, sd, difference, test=_second_test(recipe, reference, metric, rows))
+def _results(recipe: _Recipe, reference: _Recipe, rows: _Rows) -> Iterator[Result]:
+    for metric, value in _intervals(recipe, rows).items():
+        values = recipe.values[metric]
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+        alone = Result(recipe.name, metric, len(values), value, sd)
+        yield alone if recipe is reference else _against(alone, recipe, reference, rows)
 
 
-def _single(recipe: _Recipe, metric: str, rows: _Rows) -> Interval:
-    probs = rows.probs[recipe.runs[0]]
-    drawn = {metric: recipe.draws[metric]}
-    return metric_intervals(rows.target, probs, rows.groups, rows.class_names, drawn)[metric]
+def _against(alone: Result, recipe: _Recipe, reference: _Recipe, rows: _Rows) -> Result:
+    difference = _difference(recipe, reference, alone.metric, rows)
+    return replace(alone, difference=difference, test=_second_test(recipe, reference, alone.metric, rows))
+
+
+def _intervals(recipe: _Recipe, rows: _Rows) -> dict[str, Interval]:
+    if len(recipe.runs) > 1:
+        return {metric: _pooled(recipe, metric, rows) for metric in recipe.draws}
+    return metric_intervals(rows.target, rows.probs[recipe.runs[0]], rows.groups, rows.class_names, recipe.draws)
 
 
 def _pooled(recipe: _Recipe, metric: str, rows: _Rows) -> Interval:

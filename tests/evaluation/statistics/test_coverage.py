@@ -59,7 +59,6 @@ def test_paired_differences_alarm_in_one_of_twenty_equal_pairs():
         assert 0.03 <= np.mean(np.array(values) < 0.05) <= 0.07, name
 
 
-@pytest.mark.slow
 def test_several_images_of_a_patient_do_not_narrow_an_interval():
     rng = np.random.default_rng(0)
     target, groups = draw_patients(rng, 200, 0.4)
