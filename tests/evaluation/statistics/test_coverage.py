@@ -24,7 +24,7 @@ def draw_probs(rng, target, groups, shift):
     return np.stack([1 - positive, positive], axis=1)
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.parametrize(
     ("patients", "prevalence", "shift"),
     [(40, 0.5, 1.2), (100, 0.4, 1.2), (100, 0.4, 2.0), (150, 0.15, 1.2)],
@@ -44,7 +44,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(patients, prevalence, shi
         assert 0.93 <= np.mean(times) <= 0.97, name
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_paired_differences_alarm_in_one_of_twenty_equal_pairs():
     rng = np.random.default_rng(0)
     p_values = {"auroc": [], "accuracy": []}

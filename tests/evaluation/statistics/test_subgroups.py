@@ -99,7 +99,13 @@ def test_the_only_group_has_no_gap():
     ids=["ages", "no age", "text", "yes or no"],
 )
 def test_groups_are_named(values, expected):
-    assert name_groups(pd.Series(values)).tolist() == expected
+    assert name_groups(pd.Series(values, name="age")).tolist() == expected
+
+
+def test_few_numbers_are_codes_and_many_are_ages():
+    codes = pd.Series([0, 1, 1, np.nan], name="ward")
+    assert name_groups(codes).tolist() == ["0", "1", "1", "not stated"]
+    assert name_groups(pd.Series(range(11), name="years")).tolist() == ["0-17"] * 11
 
 
 def test_bands_stand_in_order_and_what_is_not_stated_last():

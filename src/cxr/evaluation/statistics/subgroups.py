@@ -19,6 +19,8 @@ NOT_STATED = "not stated"
 UNDERDIAGNOSIS = "underdiagnosis"
 BANDS = ((0, 17), (18, 39), (40, 59), (60, 79))
 LAST_BAND = 80
+FEW_VALUES = 10
+"""A column with no more numbers than this, but `age`, holds codes: each is a group."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def measure_subgroups(
     Args:
         predictions: The predictions table.
         class_names: The K names in order.
-        columns: Columns to divide by. Numbers are put into the bands 0-17, 18-39, 40-59, 60-79, 80+, what is empty
-            into "not stated".
+        columns: Columns to divide by. `age`, and any of more than FEW_VALUES different numbers, is put into the
+            bands 0-17, 18-39, 40-59, 60-79, 80+, what is empty into "not stated".
         metrics: Names of metrics.
         least: Fewest patients of a group whose numbers are shown; also of the other rows, from which they follow.
         threshold: Probability of class 1 from which `underdiagnosis` takes a row as called so; None takes the most
@@ -89,7 +91,9 @@ def name_groups(column: "pd.Series[str]") -> "pd.Series[str]":
         column: Text, numbers from 0, or anything that is null.
     """
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return column.map(_band, na_action="ignore").astype("string").fillna(NOT_STATED)
+        are_ages = column.name == "age" or column.nunique() > FEW_VALUES
+        name = _band if are_ages else "{:g}".format
+        return column.map(name, na_action="ignore").astype("string").fillna(NOT_STATED)
     text = column.astype("string").str.strip()
     return text.mask(text == "").fillna(NOT_STATED)
 
