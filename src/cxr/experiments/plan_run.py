@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -88,7 +89,7 @@ def open_folder(config: DictConfig) -> PlanFolder:
     Raises:
         DataError: ``plan.folder`` holds no plan.
     """
-    folder = PlanFolder(config.paths.output_dir)
+    folder = PlanFolder(Path(config.paths.output_dir))
     if config.plan.folder is not None and not folder.record.exists():
         raise DataError(
             f"plan.folder must be the folder of a plan that was started, but {config.plan.folder} has no "
