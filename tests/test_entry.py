@@ -87,7 +87,8 @@ def test_a_resumed_run_keeps_its_folder(tmp_path):
 
 def test_a_plan_that_is_continued_keeps_its_folder(tmp_path):
     assert plan_dir(None, "logs", "demo").startswith("logs/plans/demo/")
-    assert plan_dir(str(tmp_path), "logs", "demo").startswith("logs/plans/demo/")
+    for folder in (str(tmp_path), 5):
+        assert plan_dir(folder, "logs", "demo").startswith("logs/plans/demo/")
     (tmp_path / "plan.yaml").write_text("config: {}")
     assert plan_dir(str(tmp_path), "logs", "demo") == str(tmp_path)
 

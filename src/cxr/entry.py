@@ -60,7 +60,7 @@ def plan_dir(folder: str | None, log_dir: str, run_name: str) -> str:
         log_dir: Folder of all runs.
         run_name: Name of the recipe.
     """
-    if folder is not None and (Path(folder) / "plan.yaml").exists():
+    if folder is not None and (Path(str(folder)) / "plan.yaml").exists():
         return str(Path(folder).absolute())
     return f"{log_dir}/plans/{run_name}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 

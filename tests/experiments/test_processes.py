@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from cxr.errors import TrainingError
 from cxr.experiments import processes
 from cxr.experiments.processes import Job, available_cores, run_jobs, share_machine
 
@@ -101,6 +103,28 @@ def test_a_job_ends_with_the_process_that_started_it(make_job, tmp_path):
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait()
     wait_for_text(job.log, "KeyboardInterrupt")
+
+
+def test_a_job_that_outlives_its_starter_is_not_started_twice(make_job, monkeypatch):
+    monkeypatch.setattr(processes, "SECONDS_TO_STOP", 0.1)
+    job = make_job("end")
+    job.log.parent.mkdir()
+    with job.log.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="end is still running from an earlier command that was killed; end it"):
+            list(run_jobs([job], [{}], lambda job: None))
+    assert [one.exit_code for one in run_jobs([job], [{}], lambda job: None)] == [0]
+
+
+def test_a_running_job_keeps_its_log(make_job):
+    job = make_job("hang")
+    jobs = run_jobs([make_job("fail"), job], [{}, {}], lambda job: None)
+    next(jobs)
+    with job.log.open("ab") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    jobs.close()
+    with job.log.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize(

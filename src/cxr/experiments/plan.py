@@ -30,7 +30,7 @@ MAY_CHANGE = (
     "data.num_workers",
 )  # fmt: skip
 """Config keys or sections with no bearing on what a plan finds: they may differ between two calls on one folder."""
-LOCK_SECONDS = 20.0  # the runs of a killed plan take up to 10 s to stop
+LOCK_SECONDS = 5.0
 REMEDY = "repeat its first command with plan.folder, or start a new plan without it"
 
 

@@ -5,7 +5,7 @@ Knows nothing of what a plan's runs are for; what trains is a command that takes
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cxr.training.config_rules import TEXT, check_config, optional, whole
 from cxr.training.devices import visible_gpus
 from cxr.training.run_folder import RunFolder, start_logging
 
-PLANS: dict[str, type[CrossValidation] | type[Seeds]] = {"cv": CrossValidation, "seeds": Seeds}
+PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds}
 LOG = "output.log"
 
 

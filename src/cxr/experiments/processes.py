@@ -4,6 +4,7 @@ Knows nothing of configs or training: a job is a command that ends with an exit 
 when its standard input closes, see `cxr.experiments.child`.
 """
 
+import fcntl
 import os
 import subprocess
 import time
@@ -11,7 +12,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from cxr.errors import TrainingError
 from cxr.experiments.child import SECONDS_TO_STOP
 
 POLL_SECONDS = 0.1
@@ -92,6 +95,9 @@ def run_jobs(
         jobs: What to run, in this order.
         places: What each place adds to the environment.
         on_start: Told of each job that starts.
+
+    Raises:
+        TrainingError: A job of the same log, started by a process that was killed, does not stop.
     """
     waiting, running = deque(jobs), dict[int, _Running]()
     try:
@@ -109,12 +115,29 @@ def run_jobs(
 def _start(job: Job, additions: Mapping[str, str]) -> _Running:
     """Start a job in a session of its own, so that Ctrl-C at the terminal reaches this process alone."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("wb") as log:
+    with job.log.open("ab") as log:
+        _own(log, job)
+        log.truncate(0)
         process = subprocess.Popen(
             job.command, env={**os.environ, **additions}, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
     return _Running(job, process, time.monotonic())
+
+
+def _own(log: BinaryIO, job: Job) -> None:
+    """Lock the log. The job inherits the lock with its output, so that no second one starts while it lives."""
+    deadline = time.monotonic() + 2 * SECONDS_TO_STOP
+    while True:
+        try:
+            return fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"{job.name} is still running from an earlier command that was killed; end it, then repeat "
+                    "the command"
+                ) from None
+            time.sleep(POLL_SECONDS)
 
 
 def _collect(running: dict[int, _Running]) -> Iterator[EndedJob]:
