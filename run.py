@@ -1,16 +1,28 @@
-"""Train many models: `python run.py -m hparams_search=template_optuna`; without -m it does what train.py does."""
+"""Train many models: `python run.py plan=cv`, `python run.py -m hparams_search=template_optuna`.
+
+With neither a plan nor -m it does what train.py does.
+"""
+
+import sys
+from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cxr.entry import prepare_environment, tell_errors
+from cxr.errors import ConfigError
 from cxr.experiments.sweeper import is_trial, register_sweeper
+
+TRAIN = Path(__file__).with_name("train.py").absolute()
 
 
 @hydra.main(config_path="configs", config_name="run")
 def main(config: DictConfig) -> object:
-    """Train once; what stops a trial of a sweep is recorded by the sweeper, what stops any other run is told."""
-    run = train if tell_errors(is_trial)() else tell_errors(train)
+    """Train once or run a plan; what stops a trial of a sweep is recorded by the sweeper, anything else is told."""
+    task = run_plan if "plan" in config else train
+    run = task if tell_errors(is_trial)() else tell_errors(task)
     return run(config)
 
 
@@ -19,6 +31,16 @@ def train(config: DictConfig) -> object:
     from cxr.training.fit import fit
 
     return fit(config)
+
+
+def run_plan(config: DictConfig) -> object:
+    """Train every run of the plan, each by train.py, and write what they show together."""
+    job = HydraConfig.get()
+    if job.mode == RunMode.MULTIRUN:
+        raise ConfigError(f"plan={config.plan.name} is many runs by itself; leave out -m")
+    from cxr.experiments.plan_run import run_plan
+
+    return run_plan(config, list(job.overrides.task), [sys.executable, "-m", "cxr.experiments.child", str(TRAIN)])
 
 
 if __name__ == "__main__":

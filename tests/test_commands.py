@@ -173,6 +173,7 @@ def made_small(line, lab, images):
     small = ["preprocess.size=[32,32]", "callbacks=quiet", "logger=none", "trainer.max_epochs=1", "data.limit=40",
              "data.fractions=[0.5,0.25,0.25]"]  # fmt: skip
     phantoms = ["data.cohort.studies=110", "data.cohort.size=64", f"data.root={lab}/data/phantom_demo"]
+    small += ["plan.folds=2"] if "plan=cv" in words else ["plan.seeds=[0,1]"] if "plan=seeds" in words else []
     if "data=image_folder" in words:
         return words + small
     if "experiment=demo" in words or "data=phantom" in words:

@@ -17,7 +17,7 @@ from cxr.training.building import build
 from cxr.training.config_rules import RULES, check_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-OWN = {"hydra", "paths", "hparams_search"}
+OWN = {"hydra", "paths", "hparams_search", "plan"}
 OPTIONS = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONFIGS.glob("*/*.yaml"))

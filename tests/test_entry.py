@@ -4,7 +4,7 @@ import os
 import pytest
 import torch.utils.data
 
-from cxr.entry import prepare_environment, run_dir, tell_errors
+from cxr.entry import plan_dir, prepare_environment, run_dir, tell_errors
 from cxr.errors import DataError
 
 
@@ -83,6 +83,14 @@ def test_a_resumed_run_keeps_its_folder(tmp_path):
     assert run_dir(checkpoint, "logs", "demo").startswith("logs/runs/demo/")
     (tmp_path / "run" / "config.yaml").write_text("seed: 0")
     assert run_dir(checkpoint, "logs", "demo") == str(tmp_path / "run")
+
+
+def test_a_plan_that_is_continued_keeps_its_folder(tmp_path):
+    assert plan_dir(None, "logs", "demo").startswith("logs/plans/demo/")
+    for folder in (str(tmp_path), 5):
+        assert plan_dir(folder, "logs", "demo").startswith("logs/plans/demo/")
+    (tmp_path / "plan.yaml").write_text("config: {}")
+    assert plan_dir(str(tmp_path), "logs", "demo") == str(tmp_path)
 
 
 def test_dotenv_is_read_and_does_not_overrule_the_environment(tmp_path, monkeypatch):

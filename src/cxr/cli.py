@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cxr {__version__}")
     parser.set_defaults(after_interrupt="nothing was left half done")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_doctor, _add_data, _add_evaluate, _add_compare, _add_sweep):
+    for add in (_add_doctor, _add_data, _add_evaluate, _add_compare, _add_sweep, _add_reproduce):
         add(commands)
     return parser
 
@@ -243,6 +243,24 @@ def _run_sweep_best(options: argparse.Namespace) -> int:
     for name, value in (best.test or {}).items():
         print(f"  {name} = {value:.4f}")
     return 0
+
+
+def _add_reproduce(commands: "Commands") -> None:
+    parser = commands.add_parser("reproduce", help="train a run again from what it stored: are the numbers the same")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a finished run, such as logs/runs/NAME/TIME")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the new run folder (default: beside the old one)")
+    parser.set_defaults(run=_run_reproduce, after_interrupt="the new run folder can be deleted")
+
+
+def _run_reproduce(options: argparse.Namespace) -> int:
+    from cxr.entry import prepare_environment
+
+    prepare_environment()
+    from cxr.experiments.reproduce import reproduce
+
+    result = reproduce(options.folder, options.out)
+    print(result.to_text())
+    return 0 if result.is_same else 1
 
 
 def _add_group(commands: "Commands", name: str, description: str) -> "Commands":

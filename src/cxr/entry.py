@@ -33,6 +33,7 @@ def prepare_environment() -> None:
     load_dotenv(Path.cwd() / ".env")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     OmegaConf.register_resolver("run_dir", run_dir, replace=True, use_cache=True)  # one folder for all devices
+    OmegaConf.register_resolver("plan_dir", plan_dir, replace=True, use_cache=True)
     OmegaConf.register_resolver("has_env", lambda name: name in os.environ, replace=True)
 
 
@@ -49,6 +50,19 @@ def run_dir(ckpt_path: str | None, log_dir: str, run_name: str) -> str:
         if (owner / "config.yaml").exists():
             return str(owner)
     return f"{log_dir}/runs/{run_name}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+
+
+def plan_dir(folder: str | None, log_dir: str, run_name: str) -> str:
+    """The folder of a plan that is continued, or a new one named by recipe and time.
+
+    Args:
+        folder: ``plan.folder``; one that holds no plan is not touched, the plan refuses it.
+        log_dir: Folder of all runs.
+        run_name: Name of the recipe.
+    """
+    if folder is not None and (Path(str(folder)) / "plan.yaml").exists():
+        return str(Path(folder).absolute())
+    return f"{log_dir}/plans/{run_name}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 
 
 def tell_errors(task: Callable[..., Result]) -> Callable[..., Result]:

@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from cxr.data.cohort import CohortSettings, make_cohort, read_dataset
+from cxr.data.cohort import CohortSettings, gather_samples, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.readers import make_image_folder_samples, make_siim_samples
 from cxr.data.splits import write_split
@@ -291,6 +291,17 @@ def test_films_that_are_alike_stay_together(folder, make):
         "gate": "stop", "pairs": {}, "dropped": 0, "groups_joined_by_similar_images": 20
     }  # fmt: skip
     assert make(read(folder), images=Doubles(), leak_gate="off").samples.groupby(films)["split"].nunique().max() > 1
+
+
+def test_samples_that_are_not_divided_have_the_same_groups(folder, make, tmp_path):
+    cohort = make(read(folder), images=Doubles()).samples.set_index("sample_id")
+    samples = gather_samples(
+        read_dataset(read(folder), None), CohortSettings(), Doubles(), FileIndex(tmp_path / "files.sqlite"),
+        tmp_path / "leaks",
+    ).set_index("sample_id")  # fmt: skip
+    assert "split" not in samples
+    assert samples.loc[cohort.index, "group"].equals(cohort["group"])
+    assert samples["group"].nunique() == len(samples) / 2
 
 
 def with_sources(root, sources):

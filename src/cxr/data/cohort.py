@@ -169,11 +169,7 @@ def make_cohort(
         CxrError: The data or the settings cannot be used.
     """
     report = _begin_report(dataset, settings)
-    samples = _describe_files(dataset.samples, index, settings.on_bad_file, report)
-    samples = _choose(samples, dataset.class_names, settings, salt, report)
-    samples = _decode(samples, images, settings.on_bad_file, report)
-    similar = _find_similar(samples, images, leak_folder) if settings.leak_gate != "off" else None
-    samples, own_group = _link(samples, similar)
+    samples, own_group, similar = _gather(dataset, settings, images, index, leak_folder, salt, report)
     if settings.split_file is None:
         samples = samples.assign(split=make_split(samples, settings.fractions, settings.seed))
     if similar is not None:
@@ -183,6 +179,48 @@ def make_cohort(
     report |= _count(samples, dataset.class_names)
     warn_if_few(report["patients"]["test"])
     return Cohort(samples, dataset.class_names, report)
+
+
+def gather_samples(
+    dataset: LabelledSamples,
+    settings: CohortSettings,
+    images: ImageStore,
+    index: FileIndex,
+    leak_folder: Path,
+    salt: str | None = None,
+) -> pd.DataFrame:
+    """The samples of `make_cohort` with their groups, not yet divided: what folds are made of.
+
+    Args:
+        dataset: What `read_dataset` read.
+        settings: What to take of it; `fractions` play no part. A `split_file` gives the column `split`.
+        images: Makes the images ready and tells which files give none.
+        index: Knows hash and header of each file.
+        leak_folder: Keeps what the gate knows of images.
+        salt: With which the ids in `settings.split_file` may be hashed.
+
+    Raises:
+        CxrError: The data or the settings cannot be used.
+    """
+    samples, _, _ = _gather(dataset, settings, images, index, leak_folder, salt, {})
+    return samples.reset_index(drop=True)
+
+
+def _gather(
+    dataset: LabelledSamples,
+    settings: CohortSettings,
+    images: ImageStore,
+    index: FileIndex,
+    leak_folder: Path,
+    salt: str | None,
+    report: Report,
+) -> tuple[pd.DataFrame, pd.Series, Similar | None]:
+    """Samples with an image, one group for what shows one film; their groups before; what is similar."""
+    samples = _describe_files(dataset.samples, index, settings.on_bad_file, report)
+    samples = _choose(samples, dataset.class_names, settings, salt, report)
+    samples = _decode(samples, images, settings.on_bad_file, report)
+    similar = _find_similar(samples, images, leak_folder) if settings.leak_gate != "off" else None
+    return *_link(samples, similar), similar
 
 
 def decode_dataset(dataset: LabelledSamples, images: ImageStore, index: FileIndex, on_bad_file: str) -> pd.DataFrame:
@@ -322,12 +360,12 @@ def _count(samples: pd.DataFrame, class_names: list[str]) -> Report:
     return {
         "images": {part: count_classes(rows, class_names) for part, rows in parts.items()},
         "patients": {part: int(rows["group"].nunique()) for part, rows in parts.items()},
-        "fingerprint": _fingerprint(samples),
-        "test_fingerprint": _fingerprint(parts["test"]),
+        "fingerprint": fingerprint(samples),
+        "test_fingerprint": fingerprint(parts["test"]),
     }
 
 
-def _fingerprint(samples: pd.DataFrame) -> str:
+def fingerprint(samples: pd.DataFrame) -> str:
     """SHA-256 over id, bytes and label of every sample: it changes with any file."""
     lines = samples["sample_id"] + "\n" + samples["content_hash"]
     for column in label_columns(samples):

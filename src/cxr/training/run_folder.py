@@ -87,6 +87,7 @@ class RunFolder:
         self.root = root
         self.config = root / "config.yaml"
         self.data_report = root / "data_report.json"
+        self.environment = root / "environment.txt"
         self.split = root / SPLIT_FILE
         self.metrics = root / "metrics.json"
         self.figures = root / "figures"
@@ -95,7 +96,7 @@ class RunFolder:
         """Config, environment and data report."""
         self.figures.mkdir(parents=True, exist_ok=True)
         self.config.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        (self.root / "environment.txt").write_text("\n".join(environment()) + "\n")
+        self.environment.write_text("\n".join(environment()) + "\n")
         write_json(data_report, self.data_report)
 
     def read_config(self) -> dict[str, Any]:
@@ -109,6 +110,27 @@ class RunFolder:
                 f"expected a run folder with config.yaml, but {self.root} has none; give the folder of a run"
             )
         return dict(yaml.safe_load(self.config.read_text()))
+
+    def read_data_report(self) -> dict[str, Any]:
+        """The data report that `write_inputs` wrote.
+
+        Raises:
+            DataError: There is none.
+        """
+        return dict(json.loads(self._read_text(self.data_report)))
+
+    def read_environment(self) -> list[str]:
+        """The lines of `environment` when the run started.
+
+        Raises:
+            DataError: There are none.
+        """
+        return self._read_text(self.environment).splitlines()
+
+    def _read_text(self, path: Path) -> str:
+        if not path.exists():
+            raise DataError(f"expected {path.name} in {self.root}, but there is none; give the folder of a whole run")
+        return path.read_text()
 
     def write_best(self, monitor: str, score: float, checkpoint: Path) -> None:
         """Start metrics.json with the chosen checkpoint."""

@@ -5,10 +5,11 @@ Imports neither torch nor Lightning, so that looking at data starts at once.
 
 from pathlib import Path
 
+import pandas as pd
 from omegaconf import DictConfig
 
 from cxr.data.cache import ImageCache
-from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, make_cohort, read_dataset
+from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, gather_samples, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
 from cxr.data.image_store import ImageStore, UncachedImages
@@ -49,6 +50,34 @@ def build_cohort(config: DictConfig, dataset: LabelledSamples, images: ImageStor
     """Check, filter, decode and split the dataset; a resumed run keeps the split it was started with."""
     salt = load_salt(Path(config.paths.cache_dir))
     return make_cohort(dataset, cohort_settings(config), images, open_index(config), leak_folder(config), salt)
+
+
+def read_cohort(config: DictConfig) -> Cohort:
+    """The cohort of the run that the config describes, without its net.
+
+    Raises:
+        CxrError: The data cannot be trained on.
+    """
+    return build_cohort(config, open_dataset(config), open_images(config, stored_preprocess(config)))
+
+
+def read_pool(config: DictConfig) -> tuple[pd.DataFrame, list[str]]:
+    """The samples that a run would divide, with their groups, and the class names.
+
+    The leak gate stops nothing here: what is linked has one group, and a pool is divided anew by group.
+
+    Raises:
+        CxrError: The data cannot be used.
+    """
+    dataset, salt = open_dataset(config), load_salt(Path(config.paths.cache_dir))
+    images, index = open_images(config, stored_preprocess(config)), open_index(config)
+    samples = gather_samples(dataset, cohort_settings(config), images, index, leak_folder(config), salt)
+    return samples, dataset.class_names
+
+
+def stored_preprocess(config: DictConfig) -> Preprocess:
+    """The preprocessing as far as stored images depend on it: what a net completes comes after."""
+    return Preprocess.from_dict(plain(config.preprocess))
 
 
 def cohort_settings(config: DictConfig) -> CohortSettings:
