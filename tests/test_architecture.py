@@ -33,7 +33,7 @@ FENCES = {
     "pydicom": ("imaging/dicom", "data/phantoms/dicom_writer.py"),
     "torchxrayvision": ("models/xrv",),
     "fastapi": ("serving/",),
-    "matplotlib": ("evaluation/figure", "evaluation/drawing.py"),
+    "matplotlib": ("evaluation/figure", "evaluation/drawing.py", "evaluation/report/figures.py"),
     "jinja2": ("pages/",),
     "kaggle": ("data/download/",),
     "kagglesdk": ("data/download/",),

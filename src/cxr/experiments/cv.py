@@ -14,10 +14,13 @@ from cxr.data.splits import groups_of, make_split
 from cxr.errors import ConfigError
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import aggregate_by_study, read_predictions, write_predictions
+from cxr.evaluation.report.collect import Options, target_and_probs
+from cxr.evaluation.report.material import BASELINE_MARK, Material, Question
+from cxr.evaluation.report.page import write_report
 from cxr.experiments.plan import PlannedRun, check_setting
 from cxr.experiments.spread import Summary, summarize
 from cxr.training.config_rules import whole
-from cxr.training.run_folder import RunFolder, mean_headlines, target_and_probs
+from cxr.training.run_folder import RunFolder, mean_headlines
 from cxr.training.sources import read_pool
 
 NOTES = (
@@ -77,14 +80,17 @@ class CrossValidation:
         ]
 
     def reduce(self, runs: Sequence[RunFolder], folder: Path) -> Summary:
-        """Spread over the folds beside the pooled predictions, which are written as ``predictions_oof*.csv``."""
+        """Spread over the folds beside the pooled predictions: ``predictions_oof*.csv`` and their report."""
         summary = summarize({run.root.name: run.read_metrics() for run in runs}, 1 / (self.folds - 1), NOTES)
         pooled: dict[str, float] = {}
+        questions = []
         for path in _tables(runs[0]):
             predictions, class_names = self._pool([run.root / path.name for run in runs])
             part = path.stem.removeprefix("predictions_")
             write_predictions(predictions, class_names, folder / f"predictions_{part.replace('test', 'oof', 1)}.csv")
             pooled |= pooled_metrics(predictions, class_names, part)
+            questions.append(Question(part.partition("_")[2], class_names, {"out of fold": predictions}))
+        write_report(Material(f"{self.folds}-fold cross-validation {folder.name}", questions), folder, Options())
         pooled |= mean_headlines(pooled, "test")
         table = summary.table.assign(pooled=[pooled.get(str(name), np.nan) for name in summary.table.index])
         return Summary(summary.values, table, summary.notes)
@@ -143,7 +149,8 @@ def _metrics(predictions: pd.DataFrame, class_names: list[str], part: str) -> di
 
 def _tables(run: RunFolder) -> list[Path]:
     """The tables of test predictions per image: one, or one per target."""
-    return [path for path in sorted(run.root.glob("predictions_test*.csv")) if not path.stem.endswith("_study")]
+    tables = sorted(run.root.glob("predictions_test*.csv"))
+    return [path for path in tables if not path.stem.endswith("_study") and BASELINE_MARK not in path.stem]
 
 
 def _split(

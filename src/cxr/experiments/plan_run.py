@@ -19,11 +19,12 @@ from cxr.experiments.plan import Plan, PlanFolder, PlannedRun, check_setting, pl
 from cxr.experiments.processes import EndedJob, Job, available_cores, run_jobs, share_machine
 from cxr.experiments.seeds import Seeds
 from cxr.experiments.spread import Summary
-from cxr.training import fit
 from cxr.training.building import plain
 from cxr.training.config_rules import TEXT, check_config, optional, whole
 from cxr.training.devices import visible_gpus
+from cxr.training.fit import preflight
 from cxr.training.run_folder import RunFolder, start_logging
+from cxr.training.sources import id_salt
 
 PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds}
 LOG = "output.log"
@@ -116,7 +117,7 @@ def _carry_out(plan: Plan, config: DictConfig, folder: PlanFolder, trainer: "_Tr
     folder.check_same_settings(config)
     start_logging(folder.root)
     runs = plan.runs(config)
-    folder.begin(config, runs, fit.id_salt(config))
+    folder.begin(config, runs, id_salt(config))
     trainer.train(runs)
     summary = plan.reduce([folder.run(run.name) for run in runs], folder.root)
     summary.write(folder.root)
@@ -164,7 +165,7 @@ class _Trainer:
         split = {"data": {"split_file": str(self.folder.split(run.name))}, "logger": {}}
         config = OmegaConf.merge(self.config, split)
         assert isinstance(config, DictConfig)
-        fit.preflight(config)
+        preflight(config)
 
     def _job(self, run: PlannedRun) -> Job:
         folder = self.folder.run(run.name).root

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from cxr.data.identity import hash_ids, load_salt
+from cxr.data.identity import hash_ids
 from cxr.data.samples import target_names
 from cxr.evaluation.baselines import fit_baselines
 from cxr.evaluation.calibration import fit_temperature
@@ -26,6 +26,7 @@ from cxr.training.building import plain
 from cxr.training.interrupts import interrupts
 from cxr.training.metrics import Question, make_questions
 from cxr.training.run_folder import RunFolder, mean_headlines
+from cxr.training.sources import id_salt
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +100,6 @@ def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
         name: hash_ids(samples[name], salt) for name in ("sample_id", "patient_id", "study_id") if name in samples
     }
     return samples.assign(**hashed)
-
-
-def id_salt(config: DictConfig) -> str | None:
-    """The salt of hashed ids, or None where ids are told as they are."""
-    return load_salt(Path(config.paths.cache_dir)) if config.hash_ids else None
 
 
 def choose_points(folder: RunFolder, rule: str) -> dict[str, Any] | None:

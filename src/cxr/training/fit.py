@@ -22,9 +22,10 @@ from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble
 from cxr.training.building import plain
 from cxr.training.callbacks.wandb_media import finish_wandb
-from cxr.training.evaluate import choose_points, evaluate, id_salt, write_run_report
+from cxr.training.evaluate import choose_points, evaluate, write_run_report
 from cxr.training.interrupts import interrupts
 from cxr.training.run_folder import RunFolder, start_logging
+from cxr.training.sources import id_salt
 from cxr.training.summary import show_data, show_net, show_results
 
 log = logging.getLogger(__name__)

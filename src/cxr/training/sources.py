@@ -110,3 +110,8 @@ def resumes(config: DictConfig) -> bool:
 def own_split(config: DictConfig) -> Path:
     """Where the run keeps its split."""
     return Path(config.paths.output_dir) / SPLIT_FILE
+
+
+def id_salt(config: DictConfig) -> str | None:
+    """The salt of hashed ids, or None where ids are told as they are."""
+    return load_salt(Path(config.paths.cache_dir)) if config.hash_ids else None

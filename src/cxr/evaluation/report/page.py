@@ -26,7 +26,7 @@ from cxr.evaluation.report.documents import (
     to_markdown,
 )
 from cxr.evaluation.report.material import Material
-from cxr.evaluation.report.pictures import draw_figures
+from cxr.evaluation.report.figures import draw_figures
 from cxr.pages import render
 
 PAGE_FILE, NUMBERS_FILE = "report.html", "metrics.json"
