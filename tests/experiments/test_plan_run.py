@@ -39,7 +39,7 @@ def plan(tmp_path, monkeypatch):
     """plan(*overrides): run a plan of seeds on six samples, trained by the stub; in tmp_path, with tmp_path/plan."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(seeds, "read_cohort", lambda config: SimpleNamespace(samples=SAMPLES, class_names=["a", "b"]))
-    monkeypatch.setattr(plan_run.fit, "preflight", lambda config: None)
+    monkeypatch.setattr(plan_run, "preflight", lambda config: None)
 
     def run(*overrides):
         words = ["plan=seeds", "plan.seeds=[0,1,2]", "hash_ids=false", *overrides]
