@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 after an error told in one sentence on stderr, 130 after Ctrl-C.
     """
     load_dotenv(Path.cwd() / ".env")
-    options = make_parser().parse_args(arguments)
+    options = parse(make_parser(), arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -56,6 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print("error: no space left on the disk; free some, or choose another folder with --out", file=sys.stderr)
         return 1
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
+    """The options; overrides may stand before and after them, which argparse by itself refuses in sub-commands."""
+    options, rest = parser.parse_known_args(words)
+    unknown = [word for word in rest if word.startswith("-") or "overrides" not in options]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -135,9 +146,11 @@ def _run_data_get(options: argparse.Namespace) -> int:
 def _run_data_report(options: argparse.Namespace) -> int:
     from cxr.data_commands import report
 
-    page, findings = report(options.overrides, options.out)
-    for finding in findings:
+    page, found = report(options.overrides, options.out)
+    for finding in found["findings"]:
         print(f"{finding['count']:>8}  {finding['title']}")
+    if found["split_problem"] is not None:
+        print(f"not ready for training: {found['split_problem']}")
     print(f"report: {page}")
     return 0
 
