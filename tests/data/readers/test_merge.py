@@ -101,10 +101,11 @@ def test_each_dataset_keeps_its_own_view_filter():
             "all": source("xyx", study_id=["s", "s", "t"], view_position=views) | {"view_filter": "none"},
         }
     )
-    kept, counts = filter_views(merged, "none")
-    assert kept["sample_id"].tolist() == ["strict/0", "single/2", "all/0", "all/1", "all/2"]
+    samples, _ = make_samples(merged, None)
+    kept, counts = filter_views(samples, "none")
+    assert kept["sample_id"].tolist() == ["all/0", "all/1", "all/2", "single/2", "strict/0"]
     assert sum(counts.values()) == 9
-    assert filter_views(merged, "frontal")[0]["sample_id"].tolist() == ["strict/0", "single/2", "all/0"]
+    assert filter_views(samples, "frontal")[0]["sample_id"].tolist() == ["all/0", "single/2", "strict/0"]
 
 
 def test_fractions_that_play_no_part_are_told(caplog):
