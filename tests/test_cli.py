@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from cxr import __version__
-from cxr.cli import main
+from cxr.cli import main, make_parser, parse
+from cxr.data.leaks.similar import Similar
+from cxr.data_commands import audit, find_own_pairs, name_parts
+from cxr.errors import DataError
 from cxr.training.fit import fit
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,21 @@ def test_incomplete_command_shows_usage(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert "usage: cxr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--out", "o", "data=x", "a=b"], ["data=x", "--out", "o", "a=b"], ["data=x", "a=b", "--out", "o"]]
+)
+def test_overrides_may_stand_on_both_sides_of_an_option(words):
+    options = parse(make_parser(), ["data", "report", *words])
+    assert (options.overrides, options.out) == (["data=x", "a=b"], Path("o"))
+
+
+@pytest.mark.parametrize("words", [["doctor", "more"], ["data", "report", "--ou=x", "--nonsense"]])
+def test_words_that_no_command_takes_are_named(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(make_parser(), words)
+    assert f"unrecognized arguments: {words[-1]}" in capsys.readouterr().err
 
 
 def test_unknown_dataset_is_one_sentence(capsys):
@@ -147,13 +165,30 @@ def test_data_leaks_lists_what_is_there_twice_and_what_another_dataset_shares(im
     assert {str(Path(path).parents[1]) for path in pairs["path_b"]} == {f"{tmp_path}/other"}
 
 
+def test_data_leaks_lists_patients_that_given_parts_share():
+    samples = pd.DataFrame(
+        {"sample_id": list("abcd"), "content_hash": list("aacd"), "patient_id": ["p", "p", "q", "p"]}
+    )
+    samples = name_parts(samples.assign(split=["train", "train", "test", "test"], group=[0, 0, 1, 0]))
+    similar = Similar({key: key for key in "acd"}, pd.DataFrame(columns=["pixel_a", "pixel_b", "score"]))
+    pairs = find_own_pairs(samples, similar)
+    found = pairs[["kind", "part_a", "part_b", "sample_a", "sample_b"]].values.tolist()
+    assert found == [
+        ["file", "train", "train", "a", "b"],
+        ["patient", "train", "test", "a", "d"],
+        ["patient", "train", "test", "b", "d"],
+    ]
+
+
 def test_data_leaks_needs_no_second_class(images, tmp_path, capsys):
-    shutil.copytree(images / "a", tmp_path / "normals" / "a")
+    shutil.copytree(images / "a", tmp_path / "normals" / "=a")
     common = [f"paths.cache_dir={tmp_path}/cache", f"paths.log_dir={tmp_path}/logs", "preprocess.size=[16,16]"]
     normals = ["data=image_folder", f"data.root={tmp_path}/normals", *common]
     against = shlex.join(["data=image_folder", f"data.root={images}", *common])
     assert main(["data", "leaks", *normals, "--against", against, "--out", str(tmp_path / "out")]) == 0
-    assert len(set(pd.read_csv(tmp_path / "out" / "pairs.csv")["sample_a"])) == 30
+    pairs = pd.read_csv(tmp_path / "out" / "pairs.csv")
+    assert len(set(pairs["sample_a"])) == 30
+    assert pairs["sample_a"].str.startswith("'=a/").all(), "a spreadsheet would take it for a formula"
     assert capsys.readouterr().out.splitlines()[-1] == f"pairs: {tmp_path}/out/pairs.csv"
     assert main(["data", "leaks", *normals]) == 0
     assert capsys.readouterr().out == "nothing is shared\n"
@@ -170,6 +205,38 @@ def test_data_audit_finds_the_class_in_the_border(images, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"audit: {tmp_path}/out/audit.json"
     rows = json.loads((tmp_path / "out" / "audit.json").read_text())["rows"]
     assert "shortcut" in [row["verdict"] for row in rows if row["name"] == "border"]
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Words that name COVIDx lists of 120 patients in two parts, whose source tells the class, without any image."""
+    for part, patients in (("train", range(80)), ("test", range(80, 120))):
+        lines = [f"{n} {n}.png {('normal rsna', 'COVID-19 ricord')[n % 2]}" for n in patients]
+        (tmp_path / f"{part}_COVIDx9A.txt").write_text("\n".join(lines))
+    return ["data=covidx", f"data.root={tmp_path}", "data.version=9A", "data.on_missing=keep"]
+
+
+def test_data_audit_of_lists_alone_finds_the_class_in_the_source(lists, tmp_path, caplog, capsys):
+    assert main(["data", "audit", *lists, "--out", str(tmp_path / "out")]) == 0
+    assert "The source alone gives AUROC 1.00" in " ".join(capsys.readouterr().out.split())
+    assert "none of the 120 files is there: the lists alone are audited, without any image" in caplog.text
+    rows = json.loads((tmp_path / "out" / "audit.json").read_text())["rows"]
+    assert {(row["name"], row["scope"]) for row in rows if row["verdict"] == "shortcut"} >= {
+        ("source", "all"), ("source", "test"),
+    }  # fmt: skip
+    assert not (tmp_path / "cache").exists()
+
+
+def test_lists_alone_take_no_other_split(lists, tmp_path):
+    with pytest.raises(DataError, match=r"files to take the parts of data.split_file=s.csv, but none of 120 is there"):
+        audit([*lists, "data.split_file=s.csv"], None, tmp_path / "out")
+
+
+def test_a_report_of_data_that_are_not_ready_says_why(monkeypatch, capsys):
+    found = {"findings": [], "split_problem": "expected two classes"}
+    monkeypatch.setattr("cxr.data_commands.report", lambda *_: (Path("report.html"), found))
+    assert main(["data", "report", "data=image_folder"]) == 0
+    assert capsys.readouterr().out == "not ready for training: expected two classes\nreport: report.html\n"
 
 
 @pytest.mark.filterwarnings("ignore:the test part has")

@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from cxr.data.download.catalogue import DATASETS
+from cxr.data.readers.merge import FOR_ALL
 from cxr.data.samples import make_samples
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
@@ -132,6 +133,12 @@ def test_merged_datasets_keep_their_own_settings():
     assert merged.reader.sources.b.classes.virus == "virus"
 
 
+def test_no_dataset_has_a_setting_that_a_merge_refuses():
+    for option in (option for option in OPTIONS if option.startswith("data=") and option != "data=merge"):
+        data = composed(option, *NEEDS.get(option, []), "data.limit=null").data
+        assert {key: data[key] for key in FOR_ALL} == FOR_ALL
+
+
 def test_merged_datasets_are_read_from_the_config_and_their_readers_are_checked(tmp_path):
     for name, classes in (("one", "ab"), ("two", "bc")):
         for finding in classes:
@@ -164,6 +171,21 @@ def test_merged_datasets_may_have_different_targets(tmp_path):
     assert class_names == ["pneumonia", "edema"]
     assert samples["target_pneumonia"].fillna(-1).tolist() == [0, 1, -1, -1]
     assert samples["target_edema"].fillna(-1).tolist() == [-1, -1, 1, 0]
+
+
+def data_commands():
+    """The words of each training command in data/README.md."""
+    text = (CONFIGS.parent / "data" / "README.md").read_text().replace("\\\n", "")
+    return [line.split()[2:] for line in text.splitlines() if line.strip().startswith("python train.py")]
+
+
+@pytest.mark.parametrize("words", data_commands(), ids=" ".join)
+def test_the_commands_of_the_data_readme_take_no_more_images_than_there_are(words):
+    config = composed(*words)
+    check_config(config)
+    if "data=covid19" in words:
+        assert config.data.limit is None
+        assert not config.sampler.balance_all
 
 
 def test_an_unknown_key_is_refused():

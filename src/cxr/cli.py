@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     load_dotenv(Path.cwd() / ".env")
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = make_parser().parse_args(words, argparse.Namespace(command=shlex.join(["cxr", *words])))
+    options = parse(make_parser(), words)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -58,6 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print("error: no space left on the disk; free some, or choose another folder with --out", file=sys.stderr)
         return 1
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """The options, and the whole line as `command`; overrides may stand before and after them, which argparse by itself refuses in sub-commands."""
+    options, rest = parser.parse_known_args(words)
+    unknown = [word for word in rest if word.startswith("-") or "overrides" not in options]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    options.command = shlex.join(["cxr", *words])
+    return options
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -137,9 +149,11 @@ def _run_data_get(options: argparse.Namespace) -> int:
 def _run_data_report(options: argparse.Namespace) -> int:
     from cxr.data_commands import report
 
-    page, findings = report(options.overrides, options.out)
-    for finding in findings:
+    page, found = report(options.overrides, options.out)
+    for finding in found["findings"]:
         print(f"{finding['count']:>8}  {finding['title']}")
+    if found["split_problem"] is not None:
+        print(f"not ready for training: {found['split_problem']}")
     print(f"report: {page}")
     return 0
 

@@ -68,9 +68,11 @@ class DataSource:
             CxrError: A file cannot be read and `data.on_bad_file` is 'error', or none can.
         """
         from cxr.data.cohort import decode_dataset
+        from cxr.training.sources import leak_folder
 
         store = self.images if images is None else images
-        return decode_dataset(self.dataset, store, self.index, self.config.data.on_bad_file)
+        on_bad_file, list_folder = self.config.data.on_bad_file, leak_folder(self.config)
+        return decode_dataset(self.dataset, store, self.index, on_bad_file, list_folder)
 
 
 def open_data(overrides: Sequence[str]) -> DataSource:
@@ -113,10 +115,11 @@ def compose_config(overrides: Sequence[str]) -> tuple[str, DictConfig]:
 
 
 def _tell_problem(error: Exception) -> str:
-    """What Hydra has to say, on one line, without its grammar and its search path."""
+    """What Hydra has to say, on one line, without its grammar, its search path and the options that others build on."""
     if isinstance(error, OverrideParseException):
         return f"got {error.override!r}; write them as group=option or key=value"
-    return " ".join(str(error).partition("Config search path")[0].split())
+    words = str(error).partition("Config search path")[0].split()
+    return " ".join(word for word in words if not word.startswith("_"))
 
 
 def find_configs() -> Path:

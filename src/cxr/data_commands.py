@@ -3,25 +3,34 @@
 Lists and pages made here name files: they are for the owner of the data.
 """
 
+import logging
+import os
 import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cxr.compose import DataSource, open_data
 from cxr.data.cohort import LabelledSamples
+from cxr.data.owner_lists import guard_formulas
 from cxr.data.samples import label_columns, target_names
 from cxr.data.splits import SPLIT_FILE
+from cxr.data.views import filter_views
 from cxr.errors import ConfigError, DataError
-from cxr.evaluation.audit.audit import Audit, audit_cohort, write_audit
+from cxr.evaluation.audit.audit import Audit, audit_cohort, audit_samples, write_audit
 from cxr.training.sources import leak_folder, open_images
 
+if TYPE_CHECKING:
+    from cxr.data.leaks.similar import Similar
 
-def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, list[dict[str, Any]]]:
+log = logging.getLogger(__name__)
+
+
+def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, dict[str, Any]]:
     """Describe a dataset as a page and JSON.
 
     Args:
@@ -29,7 +38,7 @@ def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, list[dict[
         out: Where to; None for a folder among the logs.
 
     Returns:
-        The page, and what is worth a look.
+        The page, and what it shows, see `collect`.
 
     Raises:
         CxrError: The words, the dataset or the folder cannot be used.
@@ -43,12 +52,11 @@ def report(overrides: Sequence[str], out: Path | None) -> tuple[Path, list[dict[
     inputs = Inputs(dataset, source.images, source.index, view_filter, source.make_cohort)
     found, thumbnails = collect(inputs)
     command = shlex.join(["cxr", "data", "report", *overrides])
-    page = write_report(folder, source.name, command, found, thumbnails)
-    return page, found["findings"]
+    return write_report(folder, source.name, command, found, thumbnails), found
 
 
 def find_shared(overrides: Sequence[str], against: str | None, out: Path | None) -> tuple[dict[str, int], Path]:
-    """List the images that a dataset holds more than once, or those that it shares with another one.
+    """List the images that a dataset holds more than once and what its own parts share, or what it shares with another.
 
     Args:
         overrides: Words as for train.py.
@@ -61,7 +69,7 @@ def find_shared(overrides: Sequence[str], against: str | None, out: Path | None)
     Raises:
         CxrError: The words, a dataset or the folder cannot be used.
     """
-    from cxr.data.leaks.gate import add_paths, add_pixel_hashes, find_external_leaks, find_repeats
+    from cxr.data.leaks.gate import add_paths, find_external_leaks
     from cxr.data.leaks.similar import SimilarImages
 
     source = open_data(overrides)
@@ -72,13 +80,25 @@ def find_shared(overrides: Sequence[str], against: str | None, out: Path | None)
     everything = samples if other is None else pd.concat([samples, other])
     search = SimilarImages(leak_folder(source.config), source.images)
     similar = search.find(everything["image_path"].tolist(), everything["content_hash"].tolist())
-    if other is None:
-        pairs = find_repeats(add_pixel_hashes(samples, similar), similar)
-    else:
-        pairs = find_external_leaks(samples, other, similar)
+    pairs = find_own_pairs(samples, similar) if other is None else find_external_leaks(samples, other, similar)
     pairs = add_paths(pairs, samples, samples if other is None else other)
-    pairs.to_csv(folder / "pairs.csv", index=False)
+    guard_formulas(pairs).to_csv(folder / "pairs.csv", index=False)
     return {str(kind): int(count) for kind, count in pairs["kind"].value_counts().items()}, folder / "pairs.csv"
+
+
+def find_own_pairs(samples: pd.DataFrame, similar: "Similar") -> pd.DataFrame:
+    """Repeats within a table, then what its given parts share beside images: studies, patients, links through others.
+
+    Args:
+        samples: Of `name_parts`.
+        similar: What `SimilarImages.find` found.
+    """
+    from cxr.data.leaks.gate import IMAGE_KEYS, add_pixel_hashes, find_leaks, find_repeats
+
+    samples = add_pixel_hashes(samples, similar)
+    between_parts = find_leaks(samples, similar)
+    beside_images = between_parts[~between_parts["kind"].isin([*IMAGE_KEYS, "near"])]
+    return pd.concat([find_repeats(samples, similar), beside_images], ignore_index=True)
 
 
 def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tuple[Audit, Path]:
@@ -98,6 +118,8 @@ def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tu
     source = open_data([*split_of_run(bundle), *overrides])
     require_classes(source)
     folder = make_folder(source, "audit", out)
+    if bundle is None and not has_files(source.dataset.samples):
+        return (result := audit_lists(source)), write_audit(result, folder)
     if bundle is None:
         cohort, images, net = source.make_cohort(), source.images, None
     else:
@@ -113,6 +135,28 @@ def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tu
             )
     result = audit_cohort(cohort, images, net, seed=source.config.seed)
     return result, write_audit(result, folder)
+
+
+def has_files(samples: pd.DataFrame) -> bool:
+    """Whether any of the samples' files is there."""
+    return any(map(os.path.exists, samples["image_path"]))
+
+
+def audit_lists(source: DataSource) -> Audit:
+    """Audit source and metadata of a dataset of which only the lists are there; the test part is the official one.
+
+    Raises:
+        DataError: A split is asked for, which takes the files.
+    """
+    samples, data = source.dataset.samples, source.config.data
+    if data.split_file is not None:
+        raise DataError(
+            f"expected files to take the parts of data.split_file={data.split_file}, but none of {len(samples)} is "
+            "there; leave data.split_file out, or give the folder with the files"
+        )
+    log.warning("none of the %d files is there: the lists alone are audited, without any image", len(samples))
+    samples, _ = filter_views(samples, data.view_filter)
+    return audit_samples(samples, source.dataset.class_names, seed=source.config.seed)
 
 
 def split_of_run(bundle: Path | None) -> list[str]:

@@ -23,6 +23,7 @@ from filelock import FileLock
 from cxr.data import cache as cache_module
 from cxr.data import cache_index, decoding
 from cxr.data.cache import ImageCache
+from cxr.data.cache_room import MARK
 from cxr.data.image_store import UncachedImages
 from cxr.errors import DataError, ImageError
 from cxr.imaging.image import read_pixels
@@ -198,6 +199,17 @@ class TestBuild:
         cache.build(paths, hash_files(paths))
         assert_holds(reader, paths)
         assert_holds(cache, paths)
+
+    def test_a_run_longer_than_a_day_keeps_its_mark(self, cache, paths, monkeypatch):
+        cache.build(paths, hash_files(paths))
+        stored, mark = cache.open(paths, hash_files(paths)), cache.folder / MARK
+        os.utime(mark, (0, 0))
+        stored[np.arange(2)]
+        assert mark.stat().st_mtime == 0, "a mark with every read would cost"
+        later = time.monotonic() + 3600
+        monkeypatch.setattr(cache_module.time, "monotonic", lambda: later)
+        stored[np.arange(2)]
+        assert time.time() - mark.stat().st_mtime < 60
 
     def test_an_absent_file_is_tried_again(self, cache, paths):
         hashes = hash_files(paths)

@@ -57,7 +57,9 @@ def test_what_a_killed_process_left_half_deleted_goes(caches):
 def test_what_was_used_today_stays(caches):
     own, used = caches("own", 0), caches("used", 9)
     mark_used(used)
-    with pytest.raises(DataError, match=r"may hold 0.0 GB, but .* more would make .*; raise data.cache_max_gb, delete"):
+    with pytest.raises(
+        DataError, match=r"may hold 2.0 kB, but 1.0 kB more would make 3.0 kB; raise data.cache_max_gb,"
+    ):
         make_room(own, needed=SIZE, max_bytes=2 * SIZE)
     assert left(own.parent) == ["own", "used"]
 

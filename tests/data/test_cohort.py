@@ -1,6 +1,7 @@
 import hashlib
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -362,7 +363,7 @@ def test_few_test_patients_warn(folder, make):
 
 def test_bad_files_are_listed(folder, make):
     with pytest.raises(
-        DataError, match=r"expected 40 image files, but 2 of them give no image; .*on_bad_file=skip: .*/a/03.png: no"
+        DataError, match=r"expected 40 image files, but 2 of them give no image; .*on_bad_file=skip .*: .*/a/03.png: no"
     ):
         make(read(folder), images=Images(bad="03.png"))
 
@@ -374,8 +375,19 @@ def test_bad_files_are_skipped_and_counted(folder, make, caplog):
     assert "left out 2 of 40 files that give no image" in caplog.text
 
 
+@pytest.mark.parametrize("on_bad_file", ["error", "skip"])
+def test_every_bad_file_is_in_a_list_for_the_owner(on_bad_file, folder, make, tmp_path, caplog):
+    with pytest.raises(DataError) if on_bad_file == "error" else nullcontext() as caught:
+        make(read(folder), images=Images(bad=("5.png", "6.png", "7.png")), on_bad_file=on_bad_file)
+    (path,) = (tmp_path / "leaks").glob("bad-files-*.csv")
+    listed = pd.read_csv(path)
+    assert len(listed) == 12
+    assert (listed["error"] == listed["image_path"] + ": no pixels").all()
+    assert f"all are in {path}" in (caplog.text if caught is None else str(caught.value))
+
+
 def test_all_images_bad_is_an_error_even_with_skip(folder, make):
-    with pytest.raises(DataError, match="expected 40 image files, but 40 of them give no image; mend the files: "):
+    with pytest.raises(DataError, match="expected 40 image files, but 40 of them give no image; mend the files .*: "):
         make(read(folder), images=Images(bad="png"), on_bad_file="skip")
 
 

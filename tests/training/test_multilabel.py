@@ -89,6 +89,17 @@ def test_settings_for_one_class_per_image_are_refused(compose_targets, tmp_path,
         assemble(compose_targets(tmp_path / "run", *overrides))
 
 
+def test_targets_that_would_write_the_same_files_are_refused(compose_targets, table, tmp_path):
+    renamed = pd.read_csv(table).rename(columns={"right side": "Left_side"})
+    renamed["path"] = [str(table.parent / name) for name in renamed["path"]]
+    renamed.to_csv(tmp_path / "renamed.csv", index=False)
+    own = [f"data.path={tmp_path}/renamed.csv", "data.targets=[left side,Left_side]", "monitor.metric=val/loss"]
+    with pytest.raises(
+        ConfigError, match="differ in letters or digits, .* but got 'left side' and 'Left_side'; rename"
+    ):
+        assemble(compose_targets(tmp_path / "run", *own))
+
+
 def test_masking_is_refused_where_each_image_has_one_class(compose_run, tmp_path):
     with pytest.raises(ConfigError, match="loss=masked_bce needs several targets per image .data.targets.; choose"):
         assemble(compose_run(tmp_path / "run", "loss=masked_bce"))

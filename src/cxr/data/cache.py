@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from cxr.imaging.preprocess import Preprocess
 log = logging.getLogger(__name__)
 
 PATH_MARK = "{path}"
+SECONDS_BETWEEN_MARKS = 3600.0  # well below the day after which an unused cache may give way
 CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -60,6 +62,7 @@ class ImageCache:
         self._index = CacheIndex(self.folder / "index.sqlite", layout)
         self._images = self.folder / "images.bin"
         self._map: StoredArray | None = None
+        self._marked = -SECONDS_BETWEEN_MARKS
 
     def build(self, paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
         """Decode what is not stored yet; the same content is stored once, whatever its path.
@@ -109,6 +112,7 @@ class ImageCache:
         Raises:
             DataError: The file is shorter than the rows need.
         """
+        self._mark_used()
         needed = int(rows.max()) + 1 if len(rows) else 0
         if self._map is None or needed > len(self._map):
             self._map = self._open_map()
@@ -123,11 +127,18 @@ class ImageCache:
             DataError: An image is not in the cache, or the cache is damaged.
         """
         del paths
-        mark_used(self.folder)
+        self._mark_used()
         return _CachedImages(self, self.rows(hashes))
 
+    def _mark_used(self) -> None:
+        """Note the use at intervals: a run that reads for days keeps its cache, and most reads cost nothing more."""
+        now = time.monotonic()
+        if now - self._marked >= SECONDS_BETWEEN_MARKS:
+            mark_used(self.folder)
+            self._marked = now
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}
+        return {**self.__dict__, "_map": None, "_marked": -SECONDS_BETWEEN_MARKS}
 
     def _lacks(self, first_paths: dict[str, str]) -> bool:
         try:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from rich.filesize import decimal
 
 from cxr.errors import DataError
 
@@ -40,8 +41,8 @@ def make_room(own: Path, needed: int, max_bytes: int) -> None:
         excess -= _delete(cache)
     if excess > 0:
         raise DataError(
-            f"the image caches in {own.parent} may hold {max_bytes / 1e9:.1f} GB, but {needed / 1e9:.2f} GB more would "
-            f"make {(excess + max_bytes) / 1e9:.1f} GB; raise data.cache_max_gb, delete caches there, or go without by "
+            f"the image caches in {own.parent} may hold {decimal(max_bytes)}, but {decimal(needed)} more would make "
+            f"{decimal(excess + max_bytes)}; raise data.cache_max_gb, delete caches there, or go without by "
             "data.cache=false"
         )
 
@@ -71,7 +72,7 @@ def _delete(cache: Path) -> int:
     except (Timeout, FileNotFoundError):  # or another process has deleted it
         return 0
     shutil.rmtree(doomed, ignore_errors=True)
-    log.info("deleted the image cache %s, %.1f MB not used for a day, to keep data.cache_max_gb", cache, size / 1e6)
+    log.info("deleted the image cache %s, %s not used for a day, to keep data.cache_max_gb", cache, decimal(size))
     return size
 
 

@@ -17,6 +17,7 @@ from cxr.data.file_index import FileIndex
 from cxr.data.image_store import ImageStore
 from cxr.data.leaks.gate import POLICIES, add_pixel_hashes, apply_gate, count_leaks, find_leaks, link_similar
 from cxr.data.leaks.similar import Similar, SimilarImages
+from cxr.data.owner_lists import write_list
 from cxr.data.samples import (
     PARTS,
     count_classes,
@@ -159,7 +160,7 @@ def make_cohort(
         settings: What to take of it, and how to divide it.
         images: Makes the images ready and tells which files give none.
         index: Knows hash and header of each file.
-        leak_folder: Keeps what the gate knows of images, and its lists, which name files.
+        leak_folder: Keeps what the gate knows of images, and the lists of leaks and of bad files, which name files.
         salt: With which the ids in `settings.split_file` may be hashed.
 
     Returns:
@@ -216,15 +217,24 @@ def _gather(
     report: Report,
 ) -> tuple[pd.DataFrame, pd.Series, Similar | None]:
     """Samples with an image, one group for what shows one film; their groups before; what is similar."""
-    samples = _describe_files(dataset.samples, index, settings.on_bad_file, report)
+    samples = _describe_files(dataset.samples, index, settings.on_bad_file, leak_folder, report)
     samples = _choose(samples, dataset.class_names, settings, salt, report)
-    samples = _decode(samples, images, settings.on_bad_file, report)
+    samples = _decode(samples, images, settings.on_bad_file, leak_folder, report)
     similar = _find_similar(samples, images, leak_folder) if settings.leak_gate != "off" else None
     return *_link(samples, similar), similar
 
 
-def decode_dataset(dataset: LabelledSamples, images: ImageStore, index: FileIndex, on_bad_file: str) -> pd.DataFrame:
+def decode_dataset(
+    dataset: LabelledSamples, images: ImageStore, index: FileIndex, on_bad_file: str, list_folder: Path
+) -> pd.DataFrame:
     """Every sample of a dataset that gives an image, described but not divided; one class is enough.
+
+    Args:
+        dataset: What `read_dataset` read.
+        images: Makes the images ready and tells which files give none.
+        index: Knows hash and header of each file.
+        on_bad_file: See `CohortSettings`.
+        list_folder: Takes the list of bad files.
 
     Returns:
         The table of the gate with `content_hash`, `group` and what DICOM headers add.
@@ -233,7 +243,8 @@ def decode_dataset(dataset: LabelledSamples, images: ImageStore, index: FileInde
         CxrError: As `make_cohort`.
     """
     report: Report = {}
-    return _decode(_describe_files(dataset.samples, index, on_bad_file, report), images, on_bad_file, report)
+    samples = _describe_files(dataset.samples, index, on_bad_file, list_folder, report)
+    return _decode(samples, images, on_bad_file, list_folder, report)
 
 
 def _begin_report(dataset: LabelledSamples, settings: CohortSettings) -> Report:
@@ -241,10 +252,14 @@ def _begin_report(dataset: LabelledSamples, settings: CohortSettings) -> Report:
     return dataset.report | chosen | {"from_split_file": settings.split_file is not None}
 
 
-def _describe_files(samples: pd.DataFrame, index: FileIndex, on_bad_file: str, report: Report) -> pd.DataFrame:
+def _describe_files(
+    samples: pd.DataFrame, index: FileIndex, on_bad_file: str, list_folder: Path, report: Report
+) -> pd.DataFrame:
     """Add hash, header and group, and leave out files that cannot be read."""
     described = index.describe(samples["image_path"].tolist()).set_index(samples.index)
-    report["unreadable_files"] = _report_bad_files(samples, described["error"], on_bad_file, "cannot be read")
+    report["unreadable_files"] = _report_bad_files(
+        samples, described["error"], on_bad_file, list_folder, "cannot be read"
+    )
     samples = add_headers(samples, described)
     samples = samples[described["error"].isna()].reset_index(drop=True)
     samples["group"] = make_groups(samples)
@@ -321,29 +336,32 @@ def _guard(
     return kept
 
 
-def _decode(samples: pd.DataFrame, images: ImageStore, on_bad_file: str, report: Report) -> pd.DataFrame:
+def _decode(
+    samples: pd.DataFrame, images: ImageStore, on_bad_file: str, list_folder: Path, report: Report
+) -> pd.DataFrame:
     """Make the images ready and leave out files that give none."""
     found = images.build(samples["image_path"].tolist(), samples["content_hash"].tolist())
     errors = samples["image_path"].map(found)
-    report["undecodable_files"] = _report_bad_files(samples, errors, on_bad_file, "give no image")
+    report["undecodable_files"] = _report_bad_files(samples, errors, on_bad_file, list_folder, "give no image")
     return samples[errors.isna()]
 
 
-def _report_bad_files(samples: pd.DataFrame, errors: pd.Series, on_bad_file: str, problem: str) -> dict[str, Any]:
-    """Raise or count; the counts name no file, since paths may hold ids."""
+def _report_bad_files(
+    samples: pd.DataFrame, errors: pd.Series, on_bad_file: str, list_folder: Path, problem: str
+) -> dict[str, Any]:
+    """Raise or count, and list all of them in a file of its own; the counts name no file, since paths may hold ids."""
     bad = errors.dropna()
-    if len(bad) and (on_bad_file == "error" or len(bad) == len(samples)):
-        remedy = (
-            "mend the files" if len(bad) == len(samples) else "mend them, or leave them out with data.on_bad_file=skip"
-        )
-        raise DataError(
-            f"expected {len(samples)} image files, but {len(bad)} of them {problem}; {remedy}: {list_first(bad)}"
-        )
-    if len(bad):
-        log.warning(
-            "left out %d of %d files that %s; data.on_bad_file=error lists them", len(bad), len(samples), problem
-        )
-    return {"count": len(bad)}
+    if bad.empty:
+        return {"count": 0}
+    listed = write_list(samples.loc[bad.index, ["image_path"]].assign(error=bad), list_folder, "bad-files")
+    if on_bad_file == "skip" and len(bad) < len(samples):
+        log.warning("left out %d of %d files that %s; all are in %s", len(bad), len(samples), problem, listed)
+        return {"count": len(bad)}
+    remedy = "mend the files" if len(bad) == len(samples) else "mend them, or leave them out with data.on_bad_file=skip"
+    raise DataError(
+        f"expected {len(samples)} image files, but {len(bad)} of them {problem}; {remedy} (all are in {listed}): "
+        f"{list_first(bad)}"
+    )
 
 
 def _check_parts(samples: pd.DataFrame, class_names: list[str]) -> None:

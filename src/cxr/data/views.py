@@ -8,6 +8,8 @@ import pandas as pd
 from cxr.errors import ConfigError
 
 VIEW_MODES = ("none", "frontal", "single_image_study")
+OWN_FILTER = "view_filter"
+"""Column with the mode of each row, where a table has several: applied before that of the whole table."""
 
 _PA = r"\b(?:P ?A|POSTERO ?ANTERIOR)\b"
 _AP = r"\b(?:A ?P|ANTERO ?POSTERIOR)\b"
@@ -30,7 +32,8 @@ def filter_views(samples: pd.DataFrame, mode: str) -> tuple[pd.DataFrame, dict[s
 
     Args:
         samples: Table with `sample_id` and, where known, `study_id`, `view_position`, `series_description`,
-            `patient_orientation` and `acquired` (sorts by time). An image without a study is a study of its own.
+            `patient_orientation` and `acquired` (sorts by time). An image without a study is a study of its own. Rows
+            with a mode of their own (`OWN_FILTER`) are filtered by it first.
         mode: One of the three.
 
     Returns:
@@ -46,8 +49,25 @@ def filter_views(samples: pd.DataFrame, mode: str) -> tuple[pd.DataFrame, dict[s
 
 def judge_views(samples: pd.DataFrame, mode: str) -> pd.Series:
     """The reason why `filter_views` keeps or drops each row."""
+    require_view_mode(mode, "view_filter")
+    if OWN_FILTER not in samples:
+        return _judge(samples, mode)
+    reasons = pd.Series(None, index=samples.index, dtype=object)
+    for own, rows in samples.groupby(OWN_FILTER):
+        reasons[rows.index] = _judge(rows, str(own))
+    left = reasons.str.startswith("kept")
+    if mode != "none":
+        reasons[left] = _judge(samples[left], mode)
+    return reasons
+
+
+def require_view_mode(mode: str, key: str) -> None:
+    """Raise ConfigError unless the setting `key` is one of the modes."""
     if mode not in VIEW_MODES:
-        raise ConfigError(f"expected view_filter to be one of {', '.join(VIEW_MODES)}, but got {mode!r}")
+        raise ConfigError(f"expected {key} to be one of {', '.join(VIEW_MODES)}, but got {mode!r}")
+
+
+def _judge(samples: pd.DataFrame, mode: str) -> pd.Series:
     if mode == "none":
         return pd.Series("kept without a filter", index=samples.index, dtype=object)
     return _judge_by_count(samples) if mode == "single_image_study" else _judge_frontal(samples)

@@ -8,20 +8,20 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from cxr.data.owner_lists import guard_formulas, unguard_formulas
 from cxr.errors import DataError
 
 IDENTITY = ("sample_id", "patient_id", "study_id", "run", "fold", "split", "target")
 SUBGROUPS = ("sex", "age", "view_position", "manufacturer", "source")
 SUM_TOLERANCE = 1e-3
 _TEXT = ("sample_id", "patient_id", "study_id", "run", "split", "sex", "view_position", "manufacturer", "source")
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def make_predictions(
@@ -153,7 +153,7 @@ def write_predictions(predictions: pd.DataFrame, class_names: list[str], path: P
         DataError: The table is refused.
     """
     check_predictions(predictions, class_names)
-    safe = _map_text(predictions, _guard)
+    safe = guard_formulas(predictions)
     _replace(classes_path(path), json.dumps(class_names, ensure_ascii=False, indent=2) + "\n")
     _replace(path, safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"))
 
@@ -188,7 +188,7 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise DataError(f"expected a predictions table at {path}, got no such file; give its path") from None
     except (ValueError, OSError) as error:
         raise DataError(f"expected a CSV table in {path}, got {_one_line(error)}; export it again in UTF-8") from error
-    return _map_text(table, _unguard)
+    return unguard_formulas(table)
 
 
 def classes_path(path: Path) -> Path:
@@ -259,20 +259,6 @@ def _check_one_per_study(agreeing: "pd.Series[bool]", name: str) -> None:
     if not agreeing.all():
         studies = agreeing.index[~agreeing].get_level_values("study_id")[:5].tolist()
         raise DataError(f"expected one {name} per study, got several in {studies}; mend the labels or the study ids")
-
-
-def _guard(text: str) -> str:
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
-def _unguard(text: str) -> str:
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
-
-
-def _map_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """Apply `change` to every text cell and every column name."""
-    mapped = table.map(lambda cell: change(cell) if isinstance(cell, str) else cell)
-    return mapped.rename(columns=lambda name: change(str(name)))
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Config -> the parts of one experiment, checked before any work starts."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from cxr.training.datamodule import ChestDataModule
 from cxr.training.metrics import metric_names
 from cxr.training.module import ClassificationTask
 from cxr.training.resume import check_checkpoint, check_same_data, check_same_recipe
-from cxr.training.run_folder import RunFolder
+from cxr.training.run_folder import RunFolder, file_name
 from cxr.training.sources import build_cohort, open_dataset, open_images
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def assemble(config: DictConfig) -> Experiment:
     multilabel = bool(target_names(dataset.samples))
     check_monitor(config.monitor.metric, dataset.class_names, multilabel)
     check_multilabel(config, multilabel)
+    check_file_names(target_names(dataset.samples))
     net_config = plain(config.net)
     net = build_net(num_classes=len(dataset.class_names), **net_config)
     preprocess = net.input_contract.complete(Preprocess.from_dict(plain(config.preprocess)))
@@ -150,6 +152,18 @@ def check_multilabel(config: DictConfig, multilabel: bool) -> None:
         raise ConfigError("loss=masked_bce needs several targets per image (data.targets); choose loss=cross_entropy")
     if multilabel and (config.sampler.mode != "none" or config.sampler.balance_all):
         raise ConfigError("images with several targets cannot be balanced by class; add sampler=none")
+
+
+def check_file_names(targets: Sequence[str]) -> None:
+    """Raise ConfigError where two targets would write the same files, here or where case does not count."""
+    owners: dict[str, str] = {}
+    for target in targets:
+        owner = owners.setdefault(file_name(target).casefold(), target)
+        if owner != target:
+            raise ConfigError(
+                f"expected targets whose names differ in letters or digits, since files are named by them, but got "
+                f"{owner!r} and {target!r}; rename one in the table and in data.targets"
+            )
 
 
 def check_monitor(metric: str, class_names: list[str], multilabel: bool) -> None:

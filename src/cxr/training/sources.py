@@ -42,7 +42,7 @@ def open_index(config: DictConfig) -> FileIndex:
 
 
 def leak_folder(config: DictConfig) -> Path:
-    """Where the leak gate keeps what it knows of images, and its lists."""
+    """Where the leak gate keeps what it knows of images, and where lists that name files go."""
     return Path(config.paths.cache_dir) / "leaks"
 
 

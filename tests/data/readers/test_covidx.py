@@ -153,8 +153,17 @@ def test_lists_without_any_image_are_an_error_even_with_skip(tmp_path):
         make_covidx_samples(tmp_path, on_missing="skip")
 
 
+def test_lists_are_kept_without_their_images(root, caplog):
+    whole = make_covidx_samples(root)
+    (root / "train" / "a.jpeg").unlink()
+    kept = make_covidx_samples(root, on_missing="keep")
+    pd.testing.assert_frame_equal(kept, whole)
+    assert kept.attrs["report"] == {"sources spelled rnsa": 1, "images not there": 1}
+    assert caplog.text == ""
+
+
 def test_unknown_policy(root):
-    with pytest.raises(ConfigError, match="expected on_missing to be 'error' or 'skip', but got 'ignore'"):
+    with pytest.raises(ConfigError, match="expected on_missing to be 'error', 'skip' or 'keep', but got 'ignore'"):
         make_covidx_samples(root, on_missing="ignore")
 
 

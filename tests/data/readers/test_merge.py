@@ -5,6 +5,7 @@ import pytest
 from cxr.data.readers import make_merged_samples
 from cxr.data.samples import make_samples
 from cxr.data.splits import make_groups
+from cxr.data.views import filter_views
 from cxr.errors import ConfigError, DataError
 
 
@@ -91,10 +92,47 @@ def test_an_official_part_of_one_dataset_alone_is_told(caplog):
     assert caplog.text == ""
 
 
+def test_each_dataset_keeps_its_own_view_filter():
+    views = ["PA", "LL", "LL"]
+    merged = make_merged_samples(
+        {
+            "strict": source("xyx", study_id=["s", "s", "t"], view_position=views) | {"view_filter": "frontal"},
+            "single": source("xyx", study_id=["s", "s", "t"]) | {"view_filter": "single_image_study"},
+            "all": source("xyx", study_id=["s", "s", "t"], view_position=views) | {"view_filter": "none"},
+        }
+    )
+    samples, _ = make_samples(merged, None)
+    kept, counts = filter_views(samples, "none")
+    assert kept["sample_id"].tolist() == ["all/0", "all/1", "all/2", "single/2", "strict/0"]
+    assert sum(counts.values()) == 9
+    assert filter_views(samples, "frontal")[0]["sample_id"].tolist() == ["all/0", "single/2", "strict/0"]
+
+
+def test_fractions_that_play_no_part_are_told(caplog):
+    children = source("xy") | {"fractions": [0.8, 0.1, 0.1]}
+    make_merged_samples({"children": children}, fractions=[0.8, 0.1, 0.1])
+    assert caplog.text == ""
+    make_merged_samples({"children": children}, fractions=[0.7, 0.1, 0.2])
+    assert "data.sources.children.fractions plays no part: data.fractions=[0.7, 0.1, 0.2] divides all" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("sources", "error", "message"),
     [
         ({}, ConfigError, r"data.sources is empty; .*\+data@data.sources.children=chest_xray"),
+        (
+            {"a": source("xy") | {"view_filter": "nonsense"}},
+            ConfigError,
+            "expected data.sources.a.view_filter to be one of none, frontal, single_image_study, but got 'nonsense'",
+        ),
+        ({"a": source("xy") | {"limit": 5}}, ConfigError, "limit for all merged .* got data.sources.a.limit=5; set d"),
+        (
+            {"a": source("xy") | {"split_file": "s.csv"}},
+            ConfigError,
+            "data.sources.a.split_file=s.csv; set data.split_",
+        ),
+        ({"a": source("xy") | {"on_bad_file": "skip"}}, ConfigError, "data.sources.a.on_bad_file=skip; set data.on_"),
+        ({"a": source("xy") | {"leak_gate": "off"}}, ConfigError, "data.sources.a.leak_gate=off; set data.leak_gate"),
         (
             {"a": source("xy", classes={"x": "x", "y": "y"}, finding_targets={"x": [], "y": ["y"]})},
             ConfigError,

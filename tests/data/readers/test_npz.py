@@ -101,23 +101,46 @@ def test_two_at_once_unpack_once(tmp_path, monkeypatch):
     assert tables[0].equals(tables[1])
 
 
+def test_a_target_may_be_not_stated(tmp_path):
+    arrays = make_arrays(labels=2)
+    arrays |= {name: np.where(values == 1, np.nan, 0) for name, values in arrays.items() if name.endswith("labels")}
+    samples = make_npz_samples(write(tmp_path / "a.npz", arrays), unpack_to=tmp_path / "out", targets=["x", "y"])
+    assert samples["target_x"].isna().tolist() == [False, True] * 6
+
+
+def test_a_part_without_images_is_left_out(tmp_path):
+    nothing = {"val_images": np.zeros((0, 6, 5), np.uint8), "val_labels": np.zeros((0, 1), np.int64)}
+    samples = make_npz_samples(write(tmp_path / "a.npz", make_arrays() | nothing), unpack_to=tmp_path / "out")
+    assert samples["split"].value_counts().to_dict() == {"train": 4, "test": 4}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({f"{part}_labels": np.zeros((0, 1), int) for part in ("train", "val", "test")}, "no image in any part"),
+        ({"train_labels": np.array(3)}, r"train_labels of shape \(\) and type int64; expected whole numbers"),
+        (
+            {"train_labels": np.array([0.0, 1.0, np.nan, 1.0])},
+            r"train_labels of shape \(4,\) and type float64; expected",
+        ),
         (
             {"train_images": np.zeros((4, 6, 5), dtype=np.float32)},
             "train_images of shape .* float32 for 4 labels; expected",
         ),
         ({"val_images": np.zeros((3, 6, 5), dtype=np.uint8)}, r"val_images of shape \(3, 6, 5\) .* for 4 labels"),
         ({"test_images": np.zeros((4, 6), dtype=np.uint8)}, "test_images of shape"),
-        ({"train_labels": np.array([None, 1, 2, 3])}, "Object arrays cannot be loaded"),
+        ({"test_images": np.array(5)}, "test_images of shape"),
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, change, message):
     path = write(tmp_path / "a.npz", make_arrays() | change)
-    with pytest.raises(
-        DataError, match=f"expected an .npz file with arrays .* but got: .*{message}.*; download it again"
-    ):
+    with pytest.raises(DataError, match=f"expected images and labels as .* but got {message}.*; save the file anew"):
+        make_npz_samples(path, unpack_to=tmp_path / "out")
+
+
+def test_arrays_of_objects_are_not_loaded(tmp_path):
+    path = write(tmp_path / "a.npz", make_arrays() | {"train_labels": np.array([None, 1, 2, 3])})
+    with pytest.raises(DataError, match="got: Object arrays cannot be loaded .*; download it again"):
         make_npz_samples(path, unpack_to=tmp_path / "out")
 
 

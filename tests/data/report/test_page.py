@@ -60,6 +60,20 @@ def test_pairs_that_parts_share_are_counted(page_of):
     assert "3 by near train/test, 1 by file val/test; 2 files left out for it." in make_page(report, {})
 
 
+def test_classes_named_by_numbers_or_with_a_dot_are_counted(tmp_path, page_of, make_file, save_file):
+    for number in range(24):
+        save_file(tmp_path / "x" / ("0", "v1.5")[number >= 10] / f"{number}.dcm", make_file(number))
+    _, page = page_of(tmp_path / "x")
+    cells = texts(page)
+    assert [cells[cells.index(name) + 2] for name in ("0", "v1.5")] == ["10", "14"]
+
+
+def test_a_gate_that_does_not_look_is_told(root, report_on):
+    report, thumbnails = report_on(root, leak_gate="off")
+    heading = {"name": "set", "command": "cxr data report", "made": "today"}
+    assert "Leaks were not looked for." in make_page(heading | report, thumbnails)
+
+
 def test_a_sound_dataset_says_so(page_of):
     _, page = page_of()
     assert "None of the checks below found anything" in page

@@ -4,7 +4,6 @@ Knows nothing of how parts were made or of how alike images are found. Tables an
 what goes into a log or a report is counts.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from itertools import combinations
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.data.leaks.similar import NEAR, Similar
+from cxr.data.owner_lists import write_list
 from cxr.data.samples import PARTS
 from cxr.data.splits import make_groups
 from cxr.errors import DataError
@@ -135,7 +135,7 @@ def apply_gate(samples: pd.DataFrame, leaks: pd.DataFrame, policy: str, folder: 
     """
     if leaks.empty:
         return samples
-    path = _write(samples, leaks, folder)
+    path = write_list(add_paths(leaks, samples, samples), folder, "leaks")
     counts = ", ".join(f"{count} x {name}" for name, count in count_leaks(leaks).items())
     if policy == "stop":
         raise DataError(
@@ -207,16 +207,3 @@ def _describe(leaks: pd.DataFrame) -> str:
     ]
     more = f" and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
     return "; ".join(shown) + more
-
-
-def _write(samples: pd.DataFrame, leaks: pd.DataFrame, folder: Path) -> Path:
-    table = add_paths(leaks, samples, samples).to_csv(index=False)
-    path = folder / f"leaks-{hashlib.sha256(table.encode()).hexdigest()[:12]}.csv"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(table)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the list of leaks to {path}: {error}; make room or choose another paths.cache_dir"
-        ) from error
-    return path

@@ -39,7 +39,7 @@ def make_covidx_samples(root: str | Path, *, version: str | None = None, on_miss
         root: Folder with the lists and the folders of images.
         version: See `read_covidx_lists`.
         on_missing: What to do about images that a list names and that are not there: 'error' lists them, 'skip' leaves
-            them out and counts them.
+            them out and counts them, 'keep' only counts them: for an audit of the lists alone.
 
     Returns:
         One row per image with `sample_id` (part/file), `image_path`, `finding`, `patient_id`, `split` (the official
@@ -48,24 +48,26 @@ def make_covidx_samples(root: str | Path, *, version: str | None = None, on_miss
     Raises:
         DataError: No such folder or lists, or (with 'error') images that are missing.
     """
-    if on_missing not in ("error", "skip"):
-        raise ConfigError(f"expected on_missing to be 'error' or 'skip', but got {on_missing!r}")
+    if on_missing not in ("error", "skip", "keep"):
+        raise ConfigError(f"expected on_missing to be 'error', 'skip' or 'keep', but got {on_missing!r}")
     root = Path(root).absolute()
     table = read_covidx_lists(root, version=version)
     relative = table["split"] + "/" + table["file"]
     found = relative.isin(_list_files(root))
     absent = relative[~found]
-    if absent.size == relative.size or (absent.size and on_missing == "error"):
+    if on_missing != "keep" and (absent.size == relative.size or (absent.size and on_missing == "error")):
         raise DataError(
             f"expected the {relative.size} images of the lists in {root}, but {absent.size} are not there: "
-            f"{list_first(absent)}; leave single ones out with data.on_missing=skip, or {download_remedy('covidx')}"
+            f"{list_first(absent)}; leave single ones out with data.on_missing=skip, audit the lists alone with "
+            f"data.on_missing=keep, or {download_remedy('covidx')}"
         )
     report = dict(table.attrs["report"])
     if absent.size:
         report["images not there"] = int(absent.size)
+    if absent.size and on_missing == "skip":
         log.warning("left out %d of the %d images of the COVIDx lists: they are not there", absent.size, relative.size)
     columns = {"sample_id": relative, "image_path": str(root) + "/" + relative}
-    samples = table.assign(**columns)[found].drop(columns="file").reset_index(drop=True)
+    samples = table.assign(**columns)[found | (on_missing == "keep")].drop(columns="file").reset_index(drop=True)
     samples.attrs["report"] = report
     return samples
 

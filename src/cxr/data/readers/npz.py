@@ -32,7 +32,7 @@ def make_npz_samples(path: str | Path, *, unpack_to: str | Path, targets: Sequen
 
     Args:
         path: The file. Images are (N, H, W) of 8 or 16 bits or (N, H, W, 3) of 8 bits; labels (N,) or (N, 1) whole
-            numbers, or (N, T) of 0 and 1.
+            numbers, or (N, T) of 0, 1 and, where not stated, NaN. A part without images is left out.
         unpack_to: Folder of unpacked files; each is in a sub-folder named by the hash of its bytes. Two processes that
             ask at once unpack it once, and a killed one leaves nothing that looks complete.
         targets: Names of the T targets of a multi-label file; needed for such a file alone.
@@ -51,7 +51,12 @@ def make_npz_samples(path: str | Path, *, unpack_to: str | Path, targets: Sequen
             "file such as pneumoniamnist.npz, or try phantoms, without any download: data=phantom"
         )
     try:
-        labels, folder = _open(path, Path(unpack_to).absolute())
+        labels, folder = _open(path, Path(unpack_to).absolute(), "iubf" if targets else "iub")
+    except _WrongArrayError as error:
+        raise DataError(
+            f"expected images and labels as MedMNIST has them in {path}, but got {error}; save the file anew with such "
+            "arrays"
+        ) from error
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"expected an .npz file with arrays such as train_images and train_labels in {path}, but got: {error}; "
@@ -64,14 +69,21 @@ def make_npz_samples(path: str | Path, *, unpack_to: str | Path, targets: Sequen
     return pd.concat([_list_part(folder, part, values, targets) for part, values in labels.items()], ignore_index=True)
 
 
-def _open(path: Path, unpack_to: Path) -> tuple[dict[str, Array], Path]:
-    """Return the labels of each part, and the folder with its images."""
+class _WrongArrayError(ValueError):
+    """A sound array of the wrong kind."""
+
+
+def _open(path: Path, unpack_to: Path, kinds: str) -> tuple[dict[str, Array], Path]:
+    """Return the labels of each part, of one of these kinds of type, and the folder with its images."""
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no archive of arrays")
     with np.load(path, allow_pickle=False) as arrays:
         labels = {part: arrays[f"{part}_labels"] for part in PARTS if f"{part}_labels" in arrays}
         if not labels:
             raise ValueError(f"no labels of {', '.join(PARTS)}")
+        labels = {part: values for part, values in labels.items() if len(_check_labels(values, part, kinds))}
+        if not labels:
+            raise _WrongArrayError("no image in any part")
         return labels, _unpack(path, arrays, list(labels), unpack_to)
 
 
@@ -106,11 +118,19 @@ def _unpack(path: Path, arrays: Any, parts: list[str], unpack_to: Path) -> Path:
     return folder
 
 
+def _check_labels(labels: Array, part: str, kinds: str) -> Array:
+    if labels.ndim == 0 or labels.dtype.kind not in kinds:
+        raise _WrongArrayError(
+            f"{part}_labels of shape {labels.shape} and type {labels.dtype}; expected whole numbers, (N,) or (N, T)"
+        )
+    return labels
+
+
 def _check_images(images: Array, count: int, part: str) -> Array:
     gray = images.ndim == 3 and images.dtype in (np.uint8, np.uint16)
     colour = images.ndim == 4 and images.shape[-1] == 3 and images.dtype == np.uint8
-    if len(images) != count or not (gray or colour):
-        raise ValueError(
+    if not (gray or colour) or len(images) != count:
+        raise _WrongArrayError(
             f"{part}_images of shape {images.shape} and type {images.dtype} for {count} labels; expected (N, H, W) of "
             "uint8 or uint16, or (N, H, W, 3) of uint8"
         )
