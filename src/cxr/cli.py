@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """The options, and the whole line as `command`; overrides may stand before and after them, which argparse by itself refuses in sub-commands."""
+    """The options, and the line as `command`; overrides may stand before and after options, which argparse refuses."""
     options, rest = parser.parse_known_args(words)
     unknown = [word for word in rest if word.startswith("-") or "overrides" not in options]
     if unknown:

@@ -25,8 +25,8 @@ from cxr.evaluation.report.documents import (
     make_model_card,
     to_markdown,
 )
-from cxr.evaluation.report.material import Material
 from cxr.evaluation.report.figures import draw_figures
+from cxr.evaluation.report.material import Material
 from cxr.pages import render
 
 PAGE_FILE, NUMBERS_FILE = "report.html", "metrics.json"
