@@ -44,8 +44,8 @@ def score_maps(maps: Maps, boxes: Sequence[Boxes], threshold: float = THRESHOLD)
     _check(maps, boxes)
     if any(len(found) == 0 for found in boxes):
         raise DataError("expected at least one box in each image, got images without; score those with boxes alone")
-    return pd.DataFrame([_score_map(one, draw_boxes(found, one.shape), threshold) for one, found in _pairs(maps, boxes)],
-                        columns=[*SCORES, "boxed"])  # fmt: skip
+    scores = [_score_map(one, draw_boxes(found, one.shape), threshold) for one, found in _pairs(maps, boxes)]
+    return pd.DataFrame(scores, columns=[*SCORES, "boxed"])
 
 
 def draw_boxes(boxes: Boxes, shape: tuple[int, ...]) -> Mask:
