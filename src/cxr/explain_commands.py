@@ -22,14 +22,16 @@ from cxr.errors import ConfigError, DataError
 from cxr.evaluation.explain_page import Picture, write_page
 from cxr.evaluation.figure_saliency import plot_explanation
 from cxr.evaluation.figures import write_figure
-from cxr.evaluation.gallery import KINDS, choose_rows
+from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.localisation import Boxes, measure_localisation
 from cxr.evaluation.predictions import classes_path, read_predictions
 from cxr.imaging.image import read_pixels
-from cxr.imaging.preprocess import Preprocess
+from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.imaging.resize import boxes_to_size, resize
 from cxr.inference.bundle import Predictor, load_bundle
+from cxr.inference.embedding import embed_stored
 from cxr.inference.saliency import Maps, make_maps
+from cxr.inference.sanity import Explain as Method
 from cxr.inference.sanity import check_method
 
 SANITY_IMAGES = 16
@@ -45,7 +47,7 @@ class Explanation:
 
     Attributes:
         run: The run folder.
-        part: 'train', 'val' or 'test'; the run has predictions of it.
+        part: 'val' or 'test'; the run has predictions of it.
         method: A key of `cxr.inference.saliency.METHODS`.
         images: How many images the localisation is measured on, at most.
         each: How many images of each kind the gallery shows, at most.
@@ -81,9 +83,9 @@ def explain(settings: Explanation) -> tuple[dict[str, Any], Path]:
     out = make_folder(settings)
     method = partial(make_maps, method=settings.method)
     chosen, scored = choose_rows(rows, settings.each), sample_rows(rows, settings.images)
-    localisation = localise(predictor, method, scored, settings.target, out)
-    sanity = check_sanity(predictor, method, scored, settings.target)
     pictures = draw_gallery(predictor, method, chosen, class_names, settings.target, out)
+    localisation = localise(predictor, method, scored, settings.target)
+    sanity = check_sanity(predictor, method, scored, settings.target)
     facts = {"run": settings.run.absolute().name, "part": settings.part, "method": settings.method,
              "images": len(predictions), "target": settings.target}  # fmt: skip
     return {"localisation": localisation, "sanity": sanity}, write_page(out, facts, pictures, localisation, sanity)
@@ -100,12 +102,13 @@ def read_config(run: Path, overrides: Sequence[str]) -> DictConfig:
         raise DataError(f"expected a run folder with config.yaml, but {run} has none; give the folder of a run")
     config = OmegaConf.load(run / "config.yaml")
     OmegaConf.set_struct(config, True)
+    expected = "expected values of the run's config, such as data.root=PATH, but"
+    if bare := [word for word in overrides if "=" not in word]:
+        raise ConfigError(f"{expected} got {bare[0]!r}; write key=value")
     try:
         config.merge_with_dotlist(list(overrides))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(
-            f"expected values of the run's config, such as data.root=PATH, but {' '.join(str(error).split())}"
-        ) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{expected} {' '.join(str(error).split())}") from error
     assert isinstance(config, DictConfig)
     return config
 
@@ -117,17 +120,22 @@ def read_part(run: Path, part: str, predictor: Predictor, target: str | None) ->
         ConfigError: A target is missing, unknown, or given for a run that has none.
         DataError: The run has no such predictions.
     """
-    names = predictor.class_names
-    if predictor.multilabel != (target is not None) or (target is not None and target not in names):
-        wanted = f"--target to be one of {', '.join(names)}" if predictor.multilabel else "no --target for this run"
-        raise ConfigError(f"expected {wanted}, got {target}; the run answers {'each' if predictor.multilabel else 'one'}"
-                          " question of an image")  # fmt: skip
+    check_target(predictor, target)
     table = run / f"predictions_{part}.csv" if target is None else _find_table(run, part, target)
     if not table.is_file():
         raise DataError(
-            f"expected {table.name} in {run}, but there is none; choose another --part, or let the run evaluate this one"
+            f"expected {table.name} in {run}, but there is none; choose another --part, or evaluate this one"
         )
     return read_predictions(table)
+
+
+def check_target(predictor: Predictor, target: str | None) -> None:
+    """Raise ConfigError unless a target is named where the net has several, and only there."""
+    if predictor.multilabel and target not in predictor.class_names:
+        names = ", ".join(predictor.class_names)
+        raise ConfigError(f"expected --target to be one of {names}, got {target}; choose one of these")
+    if not predictor.multilabel and target is not None:
+        raise ConfigError(f"expected no --target for a run with one class per image, got {target}; leave it out")
 
 
 def _find_table(run: Path, part: str, target: str) -> Path:
@@ -159,8 +167,8 @@ def find_images(config: DictConfig, predictions: pd.DataFrame) -> pd.DataFrame:
     missing = int(found["image_path"].isna().sum())
     if missing:
         raise DataError(
-            f"expected the images of {len(found)} predictions in the dataset, but {missing} are not there; use the data "
-            "and the salt (CXR_ID_SALT, or the cache folder) of the run, for example with data.root=PATH"
+            f"expected the images of {len(found)} predictions in the dataset, but {missing} are not there; use the "
+            "data and the salt (CXR_ID_SALT, or the cache folder) of the run, for example with data.root=PATH"
         )
     return found
 
@@ -199,7 +207,6 @@ def read_images(predictor: Predictor, rows: pd.DataFrame) -> tuple[NDArray[Any],
 
     Raises:
         ImageError: A file gives no image.
-        DataError: The net says something else of the images than the table does.
     """
     preprocess = predictor.preprocess
     stored = np.empty((len(rows), *preprocess.size), preprocess.precision)
@@ -212,10 +219,22 @@ def read_images(predictor: Predictor, rows: pd.DataFrame) -> tuple[NDArray[Any],
     return stored, boxes
 
 
-def localise(
-    predictor: Predictor, method: Any, rows: pd.DataFrame, target: str | None, out: Path
-) -> dict[str, Any] | None:
-    """Hold the maps of the rows against their boxes; also writes ``localisation.csv``, a row per image with boxes."""
+def check_same(predictor: Predictor, stored: Stored, rows: pd.DataFrame, target: str | None) -> None:
+    """Raise DataError unless the net says of the images what the table says."""
+    _, probs = embed_stored(replace(predictor, temperature=1.0), stored)  # a table holds what was not calibrated
+    if target is not None:
+        probs = probs[:, [predictor.class_names.index(target)]]
+    told = rows[["prob_1"]] if target is not None else rows.filter(regex=r"^prob_\d+$")
+    difference = float(np.abs(probs - told.to_numpy(dtype=np.float64)).mean())
+    if difference > TOLERANCE:
+        raise DataError(
+            f"expected the images that the run was evaluated on, but the probabilities differ by {difference:.2f} on "
+            "average; use the data and the bundle of the run, for example with data.root=PATH"
+        )
+
+
+def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
+    """Hold the maps of the rows against their boxes; None where no image has any."""
     known = rows[rows["boxes"].notna()] if "boxes" in rows else rows.head(0)
     stored, boxes = read_images(predictor, known)
     found = [one for one in boxes if one is not None]
@@ -228,13 +247,17 @@ def localise(
     patients = known["patient_id"].fillna(known["sample_id"]).to_numpy()
     scores, table = measure_localisation(method(predictor, stored, labels), found, probs.max(axis=1), patients)
     table.insert(0, "sample_id", known["sample_id"].to_numpy()[table.pop("image")])
-    table.to_csv(out / "localisation.csv", index=False)
-    names = [predictor.class_names[k] for k in classes] if target is None else [target]
-    return {"images": len(known), "boxed": int(boxed.sum()), "patients": int(table["patient"].nunique()),
-            "classes": names, "scores": scores}  # fmt: skip
+    return {
+        "images": len(known),
+        "boxed": int(boxed.sum()),
+        "patients": int(table["patient"].nunique()),
+        "classes": [predictor.class_names[k] for k in classes] if target is None else [target],
+        "scores": scores,
+        "rows": table.to_dict("records"),
+    }
 
 
-def check_sanity(predictor: Predictor, method: Any, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
+def check_sanity(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
     """Both sanity checks of the method on the first of the rows, for the predicted classes."""
     few = rows.head(SANITY_IMAGES)
     stored, _ = read_images(predictor, few)
@@ -250,12 +273,13 @@ def _labels(predictor: Predictor, rows: pd.DataFrame, target: str | None) -> NDA
 
 
 def draw_gallery(
-    predictor: Predictor, method: Any, rows: pd.DataFrame, class_names: list[str], target: str | None, out: Path
+    predictor: Predictor, method: Method, rows: pd.DataFrame, class_names: list[str], target: str | None, out: Path
 ) -> list[Picture]:
     """Write a picture of each row to ``gallery/<kind>_<number>.png``."""
     for old in (out / "gallery").glob("*.png"):
         old.unlink()
     stored, _ = read_images(predictor, rows)
+    check_same(predictor, stored, rows, target)
     labels = _labels(predictor, rows, target)
     maps = method(predictor, stored, labels)
     pictures = []

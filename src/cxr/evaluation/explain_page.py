@@ -42,10 +42,10 @@ def write_page(
 
     Args:
         folder: Where; it is there.
-        facts: `run`, `part`, `method`, `images` (how many the part has).
+        facts: `run`, `part`, `method`, `target` or None, `images` (how many the part has).
         pictures: The gallery.
-        localisation: `images`, `boxed`, `patients`, `classes` and `scores`, see `measure_localisation`; None without
-            boxes.
+        localisation: `images`, `boxed`, `patients`, `classes`, and `scores` and `rows` of `measure_localisation`; None
+            without boxes.
         sanity: `Sanity.to_dict` with `images`.
 
     Returns:

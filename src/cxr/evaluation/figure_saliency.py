@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.evaluation.drawing import BLUE, INK, MUTED, VERMILLION, escape, make_figure, wrap
@@ -55,7 +55,7 @@ def colour_map(saliency: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _draw_boxes(ax: Axes, boxes: NDArray[np.float64]) -> None:
-    outline = [withStroke(linewidth=2.6, foreground=INK)]
+    outline: list[AbstractPathEffect] = [withStroke(linewidth=2.6, foreground=INK)]
     for x, y, width, height in boxes:
         # Pixel (0, 0) covers [0, 1) in a box, and [-0.5, 0.5) on the axes of an image.
         box = Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor="white", linewidth=1.1)

@@ -9,7 +9,7 @@ KINDS = ("errors", "uncertain", "correct")
 
 
 def choose_rows(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Choose the most certain errors, the most uncertain cases, and the most certain correct ones of each class in turn.
+    """Choose the most certain errors, the most uncertain cases, and the most certain correct ones, of classes in turn.
 
     Certainty is the probability of the predicted class. A patient appears once in the whole choice (a row without a
     patient stands for itself), and ties go by `sample_id`, so that the same table gives the same choice.

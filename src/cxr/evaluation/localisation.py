@@ -190,11 +190,13 @@ def measure_localisation(
         "others": place_prior(boxes, patients, shape),
     }
     rows = pd.DataFrame({"image": np.flatnonzero(boxed), "patient": np.asarray(patients)[boxed]})
+    drawn = [found for found in boxes if len(found)]
     scores = {}
     for name, candidate in candidates.items():
-        table = score_maps(candidate[boxed], [found for found in boxes if len(found)])
-        rows = rows.join(table.add_prefix(f"{name}_"))
-        scores[name] = {**table.mean(), "average_precision": _detect(candidate, boxes, probs)}
+        table = score_maps(candidate[boxed], drawn)
+        rows = rows.join(table[list(SCORES)].add_prefix(f"{name}_"))
+        means = {str(score): float(value) for score, value in table.mean().items()}
+        scores[name] = {**means, "average_precision": _detect(candidate, boxes, probs)}
     return scores, rows
 
 

@@ -74,17 +74,18 @@ class Sanity:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """A sentence that begins with failed, undecided or passed."""
         if self.failed:
             return f"failed ({', '.join(self.failed)}): the maps hardly depend on the net; do not read them"
         if self.memorised < LEARNT:
-            return "passed for parameters; labels undecided, since the random labels were not learnt"
+            return "undecided: passed for parameters, but the random labels were not learnt"
         return "passed: the maps change with the parameters and with the labels"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         rows = [asdict(row) for row in self.rows]
         return {
+            "state": self.verdict.split()[0].strip(":"),
             "verdict": self.verdict,
             "failed": self.failed,
             "limit": LIMIT,
