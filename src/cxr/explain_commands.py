@@ -4,6 +4,7 @@ What is written names no file and holds ids only as the run's predictions do.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -179,7 +180,8 @@ def make_folder(settings: Explanation) -> Path:
     Raises:
         DataError: It cannot be made.
     """
-    default = settings.run / "explain" / "_".join(filter(None, [settings.part, settings.target, settings.method]))
+    words = filter(None, [settings.part, settings.target, settings.method])
+    default = settings.run / "explain" / re.sub(r"[^\w.+-]+", "_", "_".join(words))
     folder = default if settings.out is None else settings.out
     try:
         (folder / "gallery").mkdir(parents=True, exist_ok=True)
