@@ -20,7 +20,7 @@ FLOORS = [
     ["experiments"],
     ["doctor", "entry"],
     ["compose"],
-    ["data_commands"],
+    ["commands"],
     ["cli", "serving"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -13,8 +13,8 @@ from PIL import Image
 
 from cxr import __version__
 from cxr.cli import main, make_parser, parse
+from cxr.commands.data import audit, find_own_pairs, name_parts
 from cxr.data.leaks.similar import Similar
-from cxr.data_commands import audit, find_own_pairs, name_parts
 from cxr.errors import DataError
 from cxr.training.fit import fit
 
@@ -234,7 +234,7 @@ def test_lists_alone_take_no_other_split(lists, tmp_path):
 
 def test_a_report_of_data_that_are_not_ready_says_why(monkeypatch, capsys):
     found = {"findings": [], "split_problem": "expected two classes"}
-    monkeypatch.setattr("cxr.data_commands.report", lambda *_: (Path("report.html"), found))
+    monkeypatch.setattr("cxr.commands.data.report", lambda *_: (Path("report.html"), found))
     assert main(["data", "report", "data=image_folder"]) == 0
     assert capsys.readouterr().out == "not ready for training: expected two classes\nreport: report.html\n"
 
@@ -342,7 +342,7 @@ def test_a_full_disk_is_one_sentence(images, tmp_path, monkeypatch, capsys):
     def fill(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("cxr.data_commands.report", fill)
+    monkeypatch.setattr("cxr.commands.data.report", fill)
     assert main(["data", "report", "data=image_folder", f"data.root={images}"]) == 1
     assert capsys.readouterr().err == (
         "error: no space left on the disk; free some, or choose another folder with --out\n"

@@ -104,8 +104,8 @@ def test_absent_configs_are_one_sentence(tmp_path, monkeypatch):
 
 def test_looking_at_data_imports_no_torch(folder):
     code = (
-        "import sys, cxr.data_commands, cxr.data.report.collect, cxr.data.report.page; "
-        f"cxr.data_commands.open_data({folder!r}).make_cohort(); print('torch' in sys.modules)"
+        "import sys, cxr.commands.data, cxr.data.report.collect, cxr.data.report.page; "
+        f"cxr.commands.data.open_data({folder!r}).make_cohort(); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -22,6 +22,8 @@ from cxr.errors import CxrError
 
 OVERRIDES_HELP = "as for train.py, such as data=chest_xray data.root=PATH; a recipe's data.limit does not count"
 
+SALIENCY_METHODS = ("gradcam", "gradcam++", "occlusion", "integrated_gradients")
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -83,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cxr {__version__}")
     parser.set_defaults(after_interrupt="nothing was left half done")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_doctor, _add_data, _add_evaluate, _add_compare, _add_sweep, _add_reproduce):
+    for add in (_add_doctor, _add_data, _add_evaluate, _add_compare, _add_explain, _add_sweep, _add_reproduce):
         add(commands)
     return parser
 
@@ -147,7 +149,7 @@ def _run_data_get(options: argparse.Namespace) -> int:
 
 
 def _run_data_report(options: argparse.Namespace) -> int:
-    from cxr.data_commands import report
+    from cxr.commands.data import report
 
     page, found = report(options.overrides, options.out)
     for finding in found["findings"]:
@@ -159,7 +161,7 @@ def _run_data_report(options: argparse.Namespace) -> int:
 
 
 def _run_data_leaks(options: argparse.Namespace) -> int:
-    from cxr.data_commands import find_shared
+    from cxr.commands.data import find_shared
 
     counts, table = find_shared(options.overrides, options.against, options.out)
     for name, count in counts.items():
@@ -169,7 +171,7 @@ def _run_data_leaks(options: argparse.Namespace) -> int:
 
 
 def _run_data_audit(options: argparse.Namespace) -> int:
-    from cxr.data_commands import audit
+    from cxr.commands.data import audit
     from cxr.evaluation.audit.show import show_audit
 
     result, path = audit(options.overrides, options.bundle, options.out)
@@ -199,9 +201,9 @@ def _add_evaluate(commands: "Commands") -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
+    from cxr.commands.evaluate import evaluate
     from cxr.evaluation.predictions import SUBGROUPS
     from cxr.evaluation.report.collect import Options
-    from cxr.evaluation_commands import evaluate
 
     chosen = Options(
         rule=options.operating_point,
@@ -228,7 +230,7 @@ def _add_compare(commands: "Commands") -> None:
 
 
 def _run_compare(options: argparse.Namespace) -> int:
-    from cxr.compare_commands import compare_sources
+    from cxr.commands.compare import compare_sources
     from cxr.evaluation.report.comparison import to_markdown
 
     names = None if options.classes is None else options.classes.split(",")
@@ -236,6 +238,39 @@ def _run_compare(options: argparse.Namespace) -> int:
     compared = compare_sources(options.sources, names, options.pool, costs, options.out, options.draws)
     print(to_markdown(compared), end="")
     print(f"comparison: {options.out / 'comparison.html'}")
+    return 0
+
+
+def _add_explain(commands: "Commands") -> None:
+    parser = commands.add_parser("explain", help="what the net of a run looks at, and how far that can be believed")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config values that changed: data.root=PATH")
+    parser.add_argument("--part", choices=("val", "test"), default="test", help="default: test")
+    parser.add_argument(
+        "--method", choices=SALIENCY_METHODS, default="gradcam", help="default: gradcam; occlusion suits every net"
+    )
+    parser.add_argument("--images", type=int, default=64, metavar="N", help="images to score on (default: 64)")
+    parser.add_argument("--each", type=int, default=6, metavar="N", help="images of each kind to show (default: 6)")
+    parser.add_argument("--target", metavar="NAME", help="which target of a run with several")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: explain/<part>_<method> in the run folder")
+    parser.set_defaults(run=_run_explain)
+
+
+def _run_explain(options: argparse.Namespace) -> int:
+    from cxr.commands.explain import Explanation, explain
+
+    settings = Explanation(options.run_folder, options.part, options.method, options.images, options.each,
+                           options.target, options.overrides, options.out)  # fmt: skip
+    found, page = explain(settings)
+    if found["localisation"] is None:
+        print("localisation: not measured, no image has boxes")
+    else:
+        scores = found["localisation"]["scores"]
+        for name, words in (("map", "the maps"), ("others", "others' boxes"), ("centre", "the middle")):
+            values = ", ".join(f"{key} {scores[name][key]:.3f}" for key in ("pointing", "iou", "average_precision"))
+            print(f"{words + ':':<15}{values}")
+    print(f"sanity: {found['sanity']['verdict']}")
+    print(f"page: {page}")
     return 0
 
 

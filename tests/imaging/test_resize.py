@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cxr.imaging.resize import fit_to_size, resize
+from cxr.imaging.preprocess import Preprocess
+from cxr.imaging.resize import boxes_to_size, fit_to_size, resize
 
 
 @pytest.fixture
@@ -76,3 +77,29 @@ def test_size_and_range_hold_for_any_shape(shape, size, aspect):
     assert result.dtype == np.float32
     assert result.min() >= 0
     assert result.max() <= image.max() + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(["pad", "crop", "stretch"]))
+def test_boxes_go_where_a_drawn_rectangle_goes(data, aspect):
+    shape = data.draw(st.tuples(st.integers(40, 200), st.integers(40, 200)))
+    top, left = (data.draw(st.integers(0, side - 12)) for side in shape)
+    height, width = data.draw(st.integers(10, shape[0] - top)), data.draw(st.integers(10, shape[1] - left))
+    drawn = np.zeros(shape, np.float32)
+    drawn[top : top + height, left : left + width] = 1
+    preprocess = Preprocess(size=(96, 64), normalizer="unit", aspect=aspect)
+    stored = preprocess.store(drawn)
+    boxes = preprocess.place_boxes([(left, top, width, height)], shape)
+    expected = np.zeros(stored.shape)
+    for x, y, w, h in boxes:
+        rows, columns = (np.clip(np.arange(side + 1), *ends) for side, ends in ((96, (y, y + h)), (64, (x, x + w))))
+        expected = np.diff(rows)[:, None] * np.diff(columns)  # the share of each pixel that the box covers
+    assert abs(stored / 255 - expected).mean() < 0.02
+    assert abs(stored.sum() / 255 - expected.sum()) < 0.02 * expected.size
+
+
+def test_boxes_are_cut_at_the_border_and_lost_outside():
+    boxes = [(0, 0, 40, 20), (0, 0, 9, 20), (5, 5, 10, 10)]
+    np.testing.assert_allclose(boxes_to_size(boxes, WIDE, (20, 20), "crop"), [[0, 0, 20, 20], [0, 5, 5, 10]])
+    np.testing.assert_allclose(boxes_to_size(boxes[:1], TALL, (20, 20), "pad"), [[5, 0, 10, 10]])
+    assert boxes_to_size([], TALL, (20, 20), "pad").shape == (0, 4)

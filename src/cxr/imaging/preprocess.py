@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cxr.errors import ConfigError, ImageError
 from cxr.imaging.checks import check_choice, check_count, check_range, to_sides, to_statistics
 from cxr.imaging.normalize import NORMALIZERS
-from cxr.imaging.resize import ASPECTS, fit_to_size
+from cxr.imaging.resize import ASPECTS, Boxes, boxes_to_size, fit_to_size
 
 Floats = npt.NDArray[np.float32]
 Stored = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -91,6 +91,10 @@ class Preprocess:
         full = NORMALIZERS[self.normalizer](np.ascontiguousarray(pixels, dtype=np.float32))
         small = fit_to_size(full, self.size, self.aspect)
         return np.rint(np.clip(small, 0, 1) * np.float32(self._white)).astype(self.precision)
+
+    def place_boxes(self, boxes: npt.ArrayLike, shape: tuple[int, int]) -> Boxes:
+        """Where boxes (M, 4) on an image of `shape` lie in what `store` makes of it, see `boxes_to_size`."""
+        return boxes_to_size(boxes, shape, self.size, self.aspect)
 
     def finish(self, stored: Stored) -> Floats:
         """Scale stored images to the net's range: ``stored * scale + offset`` per channel.

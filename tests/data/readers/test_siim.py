@@ -3,7 +3,8 @@ import os
 import pandas as pd
 import pytest
 
-from cxr.data.readers import make_siim_samples
+from cxr.data.phantoms.tree import read_truth
+from cxr.data.readers import make_phantom_samples, make_siim_samples
 from cxr.data.samples import make_samples
 from cxr.errors import ConfigError, DataError
 
@@ -146,3 +147,42 @@ def test_unreadable_table(tmp_path, content):
 def test_unknown_policy(tmp_path):
     with pytest.raises(ConfigError, match="expected on_missing to be 'error' or 'skip', but got 'ignore'"):
         make_siim_samples(tmp_path, on_missing="ignore")
+
+
+BOXES = "opacity 1 10 20.5 30 60 opacity 0.9 1e1 2 3e1 4.25"
+
+
+def write_boxes(root, *rows):
+    pd.DataFrame(rows, columns=["id", "label"]).to_csv(root / "train_image_level.csv", index=False)
+
+
+def test_boxes_are_read_in_pixels_of_the_file(tmp_path):
+    root = write_dataset(tmp_path / "siim", [("a_study", "typical")], [f"a/s/{name}.dcm" for name in ("1.2", "2", "3")])
+    write_boxes(root, ("1.2_image", BOXES), ("2_image", "none 1 0 0 1 1"), ("elsewhere_image", "none 1 0 0 1 1"))
+    boxes = make_samples(make_siim_samples(root), None)[0].set_index("sample_id")["boxes"]
+    assert boxes["a/s/1.2"] == ((10.0, 20.5, 20.0, 39.5), (10.0, 2.0, 20.0, 2.25))
+    assert boxes["a/s/2"] == ()
+    assert boxes["a/s/3"] is None
+
+
+@pytest.mark.parametrize("label", ["", "opacity 1 10 20 30", "opacity 1 30 20 10 60", "opacity 1 1 2 3 4 x", "none"])
+def test_a_label_of_no_box_is_refused(tmp_path, label):
+    root = write_dataset(tmp_path / "siim", [("a_study", "typical")], ["a/s/1.dcm"])
+    write_boxes(root, ("1_image", label))
+    with pytest.raises(DataError, match=r"expected labels such as .* but 1 images have others: 1; download it again"):
+        make_siim_samples(root)
+
+
+def test_a_table_without_labels_is_refused(tmp_path):
+    root = write_dataset(tmp_path / "siim", [("a_study", "typical")], ["a/s/1.dcm"])
+    (root / "train_image_level.csv").write_text("id,boxes\n1_image,\n")
+    with pytest.raises(DataError, match="expected a table of boxes with the columns id and label in .*level.csv"):
+        make_siim_samples(root)
+
+
+def test_the_boxes_of_phantoms_are_read(lab, tmp_path):
+    cohort = {"studies": 6, "size": 64, "seed": 1, "prevalence": [0, 1, 0, 0], "invisible": 0.0, "faint": 0.0}
+    samples = make_phantom_samples(tmp_path / "phantom", cohort=cohort)
+    truth = read_truth(tmp_path / "phantom").set_index("image_path")["boxes"]
+    assert samples["boxes"].map(len).tolist() == truth[samples["image_path"]].tolist()
+    assert samples["boxes"].map(len).sum() > 0

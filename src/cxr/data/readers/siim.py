@@ -1,9 +1,11 @@
-"""The SIIM-FISABIO-RSNA COVID-19 competition: a study-level CSV and a tree of DICOM files -> a table of samples.
+"""The SIIM-FISABIO-RSNA COVID-19 competition: CSVs of studies and of boxes and a tree of DICOM files -> samples.
 
 Knows nothing of classes, views or splits, and opens no image. Nothing of the dataset comes with this project.
 """
 
 import logging
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,9 +17,16 @@ from cxr.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
+Boxes = tuple[tuple[float, float, float, float], ...]
+
 FINDINGS = ("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
 _CSV = "train_study_level.csv"
 _SUFFIX = "_study"
+_BOXES_CSV = "train_image_level.csv"
+_IMAGE_SUFFIX = "_image"
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_OPACITY = re.compile(rf"opacity {_NUMBER} ({_NUMBER}) ({_NUMBER}) ({_NUMBER}) ({_NUMBER})")
+_NO_OPACITY = "none 1 0 0 1 1"
 _REMEDY = (
     "accept the rules of the competition siim-covid19-detection at kaggle.com, download it with "
     "`python scripts/download_data.py`, and point data.root at the folder; or run the same recipe on phantoms, without "
@@ -30,16 +39,18 @@ def make_siim_samples(root: str | Path, *, on_missing: Literal["error", "skip"] 
 
     Args:
         root: Folder with `train_study_level.csv` (`id` ending in `_study` and one 0/1 column for each of the four
-            findings) and the folder `train`.
+            findings), the folder `train` and, where boxes are wanted, `train_image_level.csv` (`id` ending in `_image`,
+            and `label`).
         on_missing: What to do about studies without DICOM files, folders that the CSV does not name, and rows with no
             or several findings: 'error' lists them, 'skip' leaves them out and counts them.
 
     Returns:
-        One row per image with `sample_id` (study/series/image), `image_path`, `finding` and `study_id`;
-        `attrs["report"]` holds the counts of what was left out.
+        One row per image with `sample_id` (study/series/image), `image_path`, `finding` and `study_id`; with a CSV of
+        boxes also `boxes`: of each opacity (x, y, width, height) in pixels of the file, an empty tuple where there is
+        none, and None for images that the CSV does not name. `attrs["report"]` holds the counts of what was left out.
 
     Raises:
-        DataError: The CSV or the tree is absent or unreadable, or (with 'error') they do not agree.
+        DataError: A CSV or the tree is absent or unreadable, or (with 'error') studies and files do not agree.
     """
     if on_missing not in ("error", "skip"):
         raise ConfigError(f"expected on_missing to be 'error' or 'skip', but got {on_missing!r}")
@@ -57,6 +68,11 @@ def make_siim_samples(root: str | Path, *, on_missing: Literal["error", "skip"] 
         log.debug("SIIM studies left out: %s", _list(problems))
     sound = studies[(studies["labels"] == 1) & ~studies["study_id"].duplicated(keep=False)]
     samples = images.merge(sound[["study_id", "finding"]], on="study_id")
+    if (root / _BOXES_CSV).is_file():
+        samples["boxes"] = (
+            samples["sample_id"].str.rpartition("/")[2].map(_read_boxes(root / _BOXES_CSV)).astype(object)
+        )
+        samples["boxes"] = samples["boxes"].where(samples["boxes"].notna(), None)
     samples.attrs["report"] = {name: len(found) for name, found in problems.items()}
     return samples
 
@@ -87,6 +103,36 @@ def _read_studies(path: Path) -> pd.DataFrame:
             "labels": marks.sum(axis=1),
         }
     )
+
+
+def _read_boxes(path: Path) -> dict[str, Boxes]:
+    """Name of each image of the CSV -> its boxes."""
+    try:
+        table = pd.read_csv(path, dtype=str, usecols=["id", "label"], keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"expected a table of boxes with the columns id and label in {path}, but it cannot be read: {error}; "
+            "download it again, or remove it to do without boxes"
+        ) from error
+    boxes = {name.removesuffix(_IMAGE_SUFFIX): _parse_boxes(label) for name, label in table.itertuples(index=False)}
+    wrong = [name for name, found in boxes.items() if found is None]
+    if wrong:
+        raise DataError(
+            f"expected labels such as '{_NO_OPACITY}' or 'opacity 1 x1 y1 x2 y2' in {path}, but {len(wrong)} images "
+            f"have others: {list_first(wrong)}; download it again, or remove it to do without boxes"
+        )
+    return {name: found for name, found in boxes.items() if found is not None}
+
+
+def _parse_boxes(label: str) -> Boxes | None:
+    """The boxes of a label, which gives their corners; None for a label of another form."""
+    if label.strip() == _NO_OPACITY:
+        return ()
+    corners = [tuple(map(float, found)) for found in _OPACITY.findall(label)]
+    sound = all(math.isfinite(sum(box)) and box[0] < box[2] and box[1] < box[3] for box in corners)
+    if not corners or not sound or _OPACITY.sub("", label).strip():
+        return None
+    return tuple((left, top, right - left, bottom - top) for left, top, right, bottom in corners)
 
 
 def _list_images(train: Path) -> pd.DataFrame:

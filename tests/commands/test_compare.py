@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from cxr.cli import main
-from cxr.compare_commands import name_sources, pool_recipes, read_source
+from cxr.commands.compare import name_sources, pool_recipes, read_source
 from cxr.errors import DataError
 from cxr.evaluation.predictions import make_predictions, write_predictions
 
