@@ -223,7 +223,7 @@ def read_images(predictor: Predictor, rows: pd.DataFrame) -> tuple[NDArray[Any],
 
 def check_same(predictor: Predictor, stored: Stored, rows: pd.DataFrame, target: str | None) -> None:
     """Raise DataError unless the net says of the images what the table says."""
-    _, probs = embed_stored(replace(predictor, temperature=1.0), stored)  # a table holds what was not calibrated
+    _, probs = embed_stored(predictor, stored)
     if target is not None:
         probs = probs[:, [predictor.class_names.index(target)]]
     told = rows[["prob_1"]] if target is not None else rows.filter(regex=r"^prob_\d+$")
