@@ -24,7 +24,7 @@ from rich.table import Table
 
 from cxr.data.leaks.alignment import detail_correlation
 from cxr.data.leaks.candidates import find_candidates
-from cxr.data.leaks.similar import LINKED, NEAR
+from cxr.data.leaks.films import LINKED, NEAR
 from cxr.data.leaks.thumbnails import THUMBNAIL, without_bars
 from cxr.data.phantoms.cohort import plan_cohort
 from cxr.data.phantoms.radiograph import render

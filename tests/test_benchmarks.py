@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.data.leaks.similar import LINKED, NEAR
+from cxr.data.leaks.films import LINKED, NEAR
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from cxr.imaging.preprocess import Preprocess
 log = logging.getLogger(__name__)
 
 PATH_MARK = "{path}"
+SECONDS_BETWEEN_MARKS = 3600.0
 CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -60,6 +62,7 @@ class ImageCache:
         self._index = CacheIndex(self.folder / "index.sqlite", layout)
         self._images = self.folder / "images.bin"
         self._map: StoredArray | None = None
+        self._marked_at: float | None = None
 
     def build(self, paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
         """Decode what is not stored yet; the same content is stored once, whatever its path.
@@ -106,9 +109,12 @@ class ImageCache:
     def read(self, rows: Rows) -> StoredArray:
         """(N, h, w) stored images of the (N,) rows, a copy; the file is mapped at the first call in each process.
 
+        While it is read from, the cache counts as used, however long ago it was opened.
+
         Raises:
             DataError: The file is shorter than the rows need.
         """
+        self._keep_marked()
         needed = int(rows.max()) + 1 if len(rows) else 0
         if self._map is None or needed > len(self._map):
             self._map = self._open_map()
@@ -127,7 +133,13 @@ class ImageCache:
         return _CachedImages(self, self.rows(hashes))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}
+        return {**self.__dict__, "_map": None, "_marked_at": None}
+
+    def _keep_marked(self) -> None:
+        now = time.monotonic()
+        if self._marked_at is None or now - self._marked_at > SECONDS_BETWEEN_MARKS:
+            mark_used(self.folder)
+            self._marked_at = now
 
     def _lacks(self, first_paths: dict[str, str]) -> bool:
         try:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxr.data.leaks.films import NEAR
 from cxr.data.leaks.gate import (
     KEYS,
     add_pixel_hashes,
@@ -16,7 +17,7 @@ from cxr.data.leaks.gate import (
     find_repeats,
     link_similar,
 )
-from cxr.data.leaks.similar import NEAR, Similar, SimilarImages
+from cxr.data.leaks.similar import Similar, SimilarImages
 from cxr.data.samples import PARTS
 from cxr.errors import DataError
 
