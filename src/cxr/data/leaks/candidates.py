@@ -30,6 +30,7 @@ _CUT = 3  # pixels of the thumbnail that a cut takes from an edge: 5%
 _BOXES = tuple(itertools.product((0, _CUT), repeat=4))
 _COMPONENTS = 128
 _IMAGES_PER_COMPONENT = 8  # with fewer, what tells two copies of one film apart is whitened as well
+_LEAST_VARIANCE = 1e-4  # of a component; less is noise, which tells two copies of one film apart
 _FEWEST = 16  # below, every pair is a candidate
 _BLOCK = 256
 
@@ -57,24 +58,25 @@ def find_candidates(thumbnails: Thumbnails, films: Ints | None = None, rows: Int
         rows: Images whose neighbours are looked for, increasing; None for all.
 
     Returns:
-        The NEIGHBOURS most similar images of each of the `rows`, as far as they are similar; all pairs for a handful of
-        images.
+        The NEIGHBOURS most similar images of each of the `rows`, as far as they are similar; for a handful of films,
+        all pairs of one image of each.
     """
     count = len(thumbnails)
     films = np.arange(count) if films is None else films
     rows = np.arange(count) if rows is None else rows
-    if count < _FEWEST:
-        return _all_pairs(films)
-    whitening = _Whitening.fit(thumbnails)
+    _, one_each = np.unique(films, return_index=True)  # many copies of one film would bend the whitening
+    if len(one_each) < _FEWEST:
+        return _all_pairs(one_each)
+    whitening = _Whitening.fit(thumbnails[one_each])
     whole = np.concatenate([whitening.apply(block) for block in _blocks(thumbnails)])
     blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
     return _each_once([_compare(block, thumbnails, whole, whitening, films) for block in blocks], count)
 
 
-def _all_pairs(films: Ints) -> Pairs:
-    first, second = np.triu_indices(len(films), 1)
-    strange = films[first] != films[second]
-    return Pairs(first[strange], second[strange], np.ones(strange.sum(), np.float32))
+def _all_pairs(rows: Ints) -> Pairs:
+    ordered = np.sort(rows)
+    first, second = np.triu_indices(len(ordered), 1)
+    return Pairs(ordered[first], ordered[second], np.ones(len(first), np.float32))
 
 
 class _Whitening(NamedTuple):
@@ -94,7 +96,7 @@ class _Whitening(NamedTuple):
         mean = total / len(thumbnails)
         values, directions = np.linalg.eigh(products / len(thumbnails) - np.outer(mean, mean))
         kept = min(_COMPONENTS, len(thumbnails) // _IMAGES_PER_COMPONENT)
-        scale = np.sqrt(values[-kept:].clip(min=1e-9))
+        scale = np.sqrt(values[-kept:].clip(min=_LEAST_VARIANCE))
         return cls(mean.astype(np.float32), (directions[:, -kept:] / scale).astype(np.float32))
 
     def apply(self, thumbnails: Thumbnails, box: tuple[int, ...] = _BOXES[0]) -> Floats:

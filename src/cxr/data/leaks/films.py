@@ -114,16 +114,22 @@ class _Looks:
         return Alike(self._seen.first[alike], self._seen.second[alike], self._scores[alike], len(self._scores))
 
     def _list_joining(self, candidates: Pairs) -> Ints:
-        """Positions of the most similar new pairs of which each, if it is alike, joins two films."""
+        """Positions of new pairs of which each, if it is alike, joins two films; those least tried come first."""
         count = len(self.films)
         new = ~np.isin(_keys(candidates, count), _keys(self._seen, count))
-        one, other = self.films[candidates.first], self.films[candidates.second]
-        at = np.flatnonzero(new & (one != other))
-        ends = np.sort([one[at], other[at]], axis=0)
-        _, best = np.unique(ends[0] * count + ends[1], return_index=True)
-        weights = (at[best] + 1.0, (ends[0, best], ends[1, best]))
-        forest = minimum_spanning_tree(coo_array(weights, shape=(count, count)).tocsr())
-        return np.sort(forest.data.astype(np.int64)) - 1
+        at = np.flatnonzero(new & (self.films[candidates.first] != self.films[candidates.second]))
+        ends = self._films_of(Pairs(candidates.first[at], candidates.second[at], candidates.similarity[at]))
+        tried = np.sort(_keys(self._films_of(self._seen), count))
+        tries = np.searchsorted(tried, _keys(ends, count), "right") - np.searchsorted(tried, _keys(ends, count))
+        order = np.lexsort((at, tries))
+        _, best = np.unique(_keys(ends, count)[order], return_index=True)
+        edges = (ends.first[order][best], ends.second[order][best])
+        forest = minimum_spanning_tree(coo_array((best + 1.0, edges), shape=(count, count)).tocsr())
+        return at[order[np.sort(forest.data.astype(np.int64)) - 1]]
+
+    def _films_of(self, pairs: Pairs) -> Pairs:
+        first, second = np.sort([self.films[pairs.first], self.films[pairs.second]], axis=0)
+        return Pairs(first, second, pairs.similarity)
 
 
 def _join(numbers: Ints, pairs: Pairs, alike: npt.NDArray[np.bool_]) -> Ints:
