@@ -5,16 +5,21 @@ python benchmarks/leak_gate.py --studies 400 --images 15000
 First table: copies of phantom films (re-encoded, resized, brighter, other contrast, cropped, marked, turned, several at
 once) as positives, all pairs of distinct phantoms as negatives. Each method has the lowest threshold that raises no
 false alarm on the negatives, the gate has its own, and its false alarms are counted. Rows of
-`imagehash` are there where it is installed. Second table: seconds and memory of a search over made-up thumbnails.
+`imagehash` are there where it is installed. Second table: seconds and memory of a whole search over made-up
+stored images, with the closer looks that it really makes.
 """
 
 import argparse
 import importlib.util
+import logging
 import os
 import platform
 import resource
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cxr.data.leaks.alignment import detail_correlation
-from cxr.data.leaks.candidates import find_candidates
-from cxr.data.leaks.similar import LINKED, NEAR
-from cxr.data.leaks.thumbnails import THUMBNAIL, without_bars
+from cxr.data.leaks.candidates import Pairs, find_candidates
+from cxr.data.leaks.films import LINKED, NEAR, find_films
+from cxr.data.leaks.similar import SimilarImages
+from cxr.data.leaks.thumbnails import THUMBNAIL, ThumbnailStore, without_bars
 from cxr.data.phantoms.cohort import plan_cohort
 from cxr.data.phantoms.radiograph import render
 from cxr.data.phantoms.spec import CohortSpec
@@ -45,10 +51,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the stored images in pixels")
     parser.add_argument("--images", type=int, default=15000, help="images of the search that is timed")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"{os.cpu_count()} CPU cores{load}, numpy {np.__version__}, Python {platform.python_version()}")
     Console().print(compare_methods(options.studies, options.copied, options.size))
-    Console().print(time_search(options.images))
+    Console().print(time_search(options.images, options.size))
 
 
 def make_copies(film: Images, rng: np.random.Generator) -> dict[str, Images]:
@@ -173,11 +180,17 @@ def judge_gate(thresholds: tuple[float, ...], films: Images, copies: dict[str, I
 
 
 def score_pairs(images: Images) -> dict[tuple[int, int], float]:
-    """The score of every candidate pair."""
-    pairs = find_candidates(np.stack([to_thumbnail(image) for image in images]))
+    """The score of every pair that both stages find alike."""
     grey = images.astype(np.float32)
-    rows = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
-    return {(one, other): detail_correlation(grey[one], grey[other]) for one, other in rows}
+
+    def score(pairs: Pairs) -> npt.NDArray[np.float64]:
+        return np.array(
+            [detail_correlation(grey[one], grey[other]) for one, other in zip(pairs.first, pairs.second, strict=True)]
+        )
+
+    found = find_films(np.stack([to_thumbnail(image) for image in images]), score)
+    rows = zip(found.first.tolist(), found.second.tolist(), strict=True)
+    return dict(zip(rows, found.scores.tolist(), strict=True))
 
 
 def to_thumbnail(image: Images) -> Images:
@@ -185,24 +198,63 @@ def to_thumbnail(image: Images) -> Images:
     return to_bytes(resize(without_bars(image.astype(np.float32)), (THUMBNAIL, THUMBNAIL)))
 
 
-def time_search(images: int) -> Table:
-    """Seconds and memory for a half and for all of the images: smooth noise, for which all work is done."""
-    table = Table("images", "first stage, s", "candidates", "closer look, ms each", "peak memory, MB", title="search")
-    rng = np.random.default_rng(0)
+class Store:
+    """An image store in memory: images by content hash."""
+
+    stored_fingerprint = "made-up"
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def build(self, paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
+        """All are ready."""
+        del paths, hashes
+        return {}
+
+    def open(self, paths: Sequence[str], hashes: Sequence[str]) -> Images:
+        """The images of these files."""
+        del paths
+        return self.images[[int(key) for key in hashes]]
+
+
+def time_search(images: int, size: int) -> Table:
+    """Seconds and memory of a whole search, from stored images to the answer, of a half and of all of the images.
+
+    As many pairs are looked at closely as may be; how many is printed before the table.
+    """
+    columns = ("images", "thumbnails, s", "first stage, s", "whole search, s", "peak memory, MB")
+    table = Table(*columns, title=f"search, {size} px")
+    drawn = draw_noise(images, size)
     for count in (images // 2, images):
-        noise = rng.standard_normal((count, 12, 12), np.float32)
-        thumbnails = np.stack([to_bytes(128 + 40 * cv2.resize(one, (THUMBNAIL,) * 2)) for one in noise])
-        started = time.perf_counter()
-        pairs = find_candidates(thumbnails)
-        searched = time.perf_counter() - started
-        grey = [resize(one.astype(np.float32), (224, 224)) for one in thumbnails[:100]]
-        started = time.perf_counter()
-        for one, other in zip(grey[::2], grey[1::2], strict=False):
-            detail_correlation(one, other)
-        each = (time.perf_counter() - started) / (len(grey) // 2)
+        seconds = time_stages(drawn[:count])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        table.add_row(f"{count}", f"{searched:.1f}", f"{len(pairs.first)}", f"{1000 * each:.1f}", f"{peak:.0f}")
+        table.add_row(f"{count}", *(f"{one:.1f}" for one in seconds), f"{peak:.0f}")
     return table
+
+
+def time_stages(images: Images) -> tuple[float, float, float]:
+    """Seconds of thumbnails, of the first stage and of a whole search, which makes its own thumbnails."""
+    store, keys = Store(images), [f"{number:06d}" for number in range(len(images))]
+    with tempfile.TemporaryDirectory() as folder:
+        prints, described = measure(lambda: ThumbnailStore(Path(folder) / "own", store).describe(keys, keys))
+        _, first = measure(lambda: find_candidates(prints.thumbnails))
+        _, whole = measure(lambda: SimilarImages(Path(folder), store).find(keys, keys))
+    return described, first, whole
+
+
+def draw_noise(count: int, size: int) -> Images:
+    """(count, size, size) smooth noise, ten images each about as alike as two films that are worth a closer look."""
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal((-(-count // 10), 12, 12), np.float32)
+    drawn = (0.85 * shared[at // 10] + 0.53 * rng.standard_normal((12, 12), np.float32) for at in range(count))
+    return np.stack([to_bytes(128 + 40 * cv2.resize(one, (size, size))) for one in drawn])
+
+
+def measure(step: Callable[[], Any]) -> tuple[Any, float]:
+    """What the step gives, and its seconds."""
+    started = time.perf_counter()
+    result = step()
+    return result, time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from filelock import FileLock
 from cxr.data import cache as cache_module
 from cxr.data import cache_index, decoding
 from cxr.data.cache import ImageCache
-from cxr.data.cache_room import MARK
+from cxr.data.cache_room import MARK, SECONDS_IN_USE
 from cxr.data.image_store import UncachedImages
 from cxr.errors import DataError, ImageError
 from cxr.imaging.image import read_pixels
@@ -200,17 +200,6 @@ class TestBuild:
         assert_holds(reader, paths)
         assert_holds(cache, paths)
 
-    def test_a_run_longer_than_a_day_keeps_its_mark(self, cache, paths, monkeypatch):
-        cache.build(paths, hash_files(paths))
-        stored, mark = cache.open(paths, hash_files(paths)), cache.folder / MARK
-        os.utime(mark, (0, 0))
-        stored[np.arange(2)]
-        assert mark.stat().st_mtime == 0, "a mark with every read would cost"
-        later = time.monotonic() + 3600
-        monkeypatch.setattr(cache_module.time, "monotonic", lambda: later)
-        stored[np.arange(2)]
-        assert time.time() - mark.stat().st_mtime < 60
-
     def test_an_absent_file_is_tried_again(self, cache, paths):
         hashes = hash_files(paths)
         moved = shutil.move(paths[1], paths[1] + ".moved")
@@ -326,6 +315,36 @@ class TestFullDisk:
         with pytest.raises(DataError, match=r"may hold 0\.0 GB, .*; raise data.cache_max_gb"):
             ImageCache(tmp_path / "cache", PREPROCESS, max_bytes=10).build(paths, hash_files(paths))
         assert decoded == []
+
+
+class TestInUse:
+    @pytest.fixture
+    def reading(self, paths, tmp_path):
+        """A cache that is read from, marked last two days ago, and its images."""
+        cache = ImageCache(tmp_path / "cache", PREPROCESS, workers=0)
+        cache.build(paths, hash_files(paths))
+        images = cache.open(paths, hash_files(paths))
+        images[np.array([0])]
+        os.utime(cache.folder / MARK, (time.time() - 2 * SECONDS_IN_USE,) * 2)
+        return cache, images
+
+    @pytest.mark.parametrize("elsewhere", [False, True], ids=["this process", "a worker"])
+    def test_reading_keeps_a_cache_longer_than_a_day(self, elsewhere, reading, paths, tmp_path, monkeypatch):
+        cache, images = reading
+        images = pickle.loads(pickle.dumps(images)) if elsewhere else images
+        later = time.monotonic() + cache_module.SECONDS_BETWEEN_MARKS + 1
+        monkeypatch.setattr(cache_module.time, "monotonic", lambda: later)
+        images[np.array([0])]
+        other = ImageCache(tmp_path / "cache", Preprocess(size=(8, 8)), workers=0, max_bytes=10)
+        with pytest.raises(DataError, match=r"raise data.cache_max_gb"):
+            other.build(paths, hash_files(paths))
+        assert cache.folder.exists()
+
+    def test_reading_marks_at_intervals_only(self, reading):
+        cache, images = reading
+        before = (cache.folder / MARK).stat().st_mtime
+        images[np.array([1])]
+        assert (cache.folder / MARK).stat().st_mtime == before
 
 
 class TestDamage:

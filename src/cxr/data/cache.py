@@ -109,6 +109,8 @@ class ImageCache:
     def read(self, rows: Rows) -> StoredArray:
         """(N, h, w) stored images of the (N,) rows, a copy; the file is mapped at the first call in each process.
 
+        While it is read from, the cache counts as used, however long ago it was opened.
+
         Raises:
             DataError: The file is shorter than the rows need.
         """

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxr.data.leaks import gate
+from cxr.data.leaks.films import NEAR
 from cxr.data.leaks.gate import (
     KEYS,
     add_pixel_hashes,
@@ -16,7 +18,7 @@ from cxr.data.leaks.gate import (
     find_repeats,
     link_similar,
 )
-from cxr.data.leaks.similar import NEAR, Similar, SimilarImages
+from cxr.data.leaks.similar import Similar, SimilarImages
 from cxr.data.samples import PARTS
 from cxr.errors import DataError
 
@@ -214,3 +216,57 @@ def test_each_of_many_equal_images_is_paired_with_the_first():
     assert repeats[["kind", "sample_a", "sample_b"]].to_numpy().tolist() == [
         ["file", "a", "b"], ["file", "a", "c"], ["pixels", "a", "d"],
     ]  # fmt: skip
+
+
+def test_external_samples_may_have_the_ids_of_the_cohort():
+    own = pd.DataFrame({"sample_id": ["x", "y"], "split": ["train", "test"], "patient_id": "p", "content_hash": "h"})
+    external = pd.DataFrame({"sample_id": ["y", "x"], "patient_id": ["p", "q"], "content_hash": ["h9", "h"]})
+    leaks = find_external_leaks(own, external, None)
+    assert leaks[["kind", "part_a", "sample_a", "part_b", "sample_b"]].values.tolist() == [
+        ["file", "train", "x", "external", "x"],
+        ["file", "test", "y", "external", "x"],
+        ["patient", "train", "x", "external", "y"],
+        ["patient", "test", "y", "external", "y"],
+    ]
+
+
+@pytest.fixture
+def chain():
+    """Four images of one film, each alike the next only: train, train, val, test."""
+    near = pd.DataFrame({"pixel_a": ["a", "b", "c"], "pixel_b": ["b", "c", "d"], "score": [0.99, 0.93, 0.95]})
+    table = pd.DataFrame({"sample_id": list("abcd"), "split": ["train", "train", "val", "test"]})
+    return table.assign(pixel_hash=list("abcd")), Similar({}, near)
+
+
+def test_images_of_one_film_leak_also_where_others_join_them(chain):
+    leaks = find_leaks(*chain)
+    assert leaks[["part_a", "part_b", "sample_a", "sample_b", "score"]].values.tolist() == [
+        ["train", "val", "b", "c", 0.93],
+        ["val", "test", "c", "d", 0.95],
+        ["train", "val", "a", "c", 0.93],
+        ["train", "test", "a", "d", 0.93],
+        ["train", "test", "b", "d", 0.93],
+    ]
+    assert set(leaks["kind"]) == {"near"}
+    table, similar = chain
+    assert find_leaks(table[~table["sample_id"].isin(leaks["sample_a"])], similar).empty
+
+
+def test_images_that_were_only_linked_join_no_film(chain):
+    table, similar = chain
+    weak = Similar({}, similar.pairs.assign(score=[0.99, 0.88, 0.95]))
+    assert find_leaks(table, weak)[["sample_a", "sample_b"]].values.tolist() == [["c", "d"]]
+
+
+def test_a_leaking_table_is_searched_without_a_step_for_each_value(monkeypatch):
+    """Work in Python grows with the parts, not with the patients."""
+    calls = []
+    pair_up = gate._pair_up
+    monkeypatch.setattr(gate, "_pair_up", lambda *rows: calls.append(1) or pair_up(*rows))
+    patients = np.arange(6000) // 6
+    ids = [f"s{number:05d}" for number in range(6000)]
+    table = pd.DataFrame({"sample_id": ids, "split": np.resize(PARTS, 6000), "patient_id": patients.astype(str)})
+    leaks = find_leaks(table, None)
+    assert len(leaks) == 3 * 2 * 1000
+    assert (leaks["sample_a"].str[1:].astype(int) // 6 == leaks["sample_b"].str[1:].astype(int) // 6).all()
+    assert len(calls) == 3

@@ -5,10 +5,12 @@ import pytest
 
 from cxr.data.leaks import similar
 from cxr.data.leaks.alignment import detail_correlation
-from cxr.data.leaks.candidates import find_candidates
-from cxr.data.leaks.similar import LINKED, NEAR, SimilarImages
+from cxr.data.leaks.films import LINKED, NEAR
+from cxr.data.leaks.gate import add_pixel_hashes, link_similar
+from cxr.data.leaks.similar import SimilarImages
 from cxr.data.leaks.thumbnails import ThumbnailStore, without_bars
 from cxr.errors import DataError
+from cxr.imaging.preprocess import Preprocess
 
 from .conftest import COPIES
 
@@ -68,7 +70,7 @@ def test_second_search_computes_nothing(films, make_table, drawer, tmp_path, mon
     first = find(tmp_path, drawer, table)
     opened = drawer.opened
     calls = []
-    monkeypatch.setattr(similar, "find_candidates", lambda thumbnails: calls.append(1))
+    monkeypatch.setattr(similar, "find_films", lambda *given: calls.append(1))
     second = find(tmp_path, drawer, table)
     assert (drawer.opened, calls) == (opened, [])
     assert first.pixel_hashes == second.pixel_hashes
@@ -112,12 +114,26 @@ def test_a_folder_that_cannot_be_written(films, make_table, drawer, tmp_path, mo
         find(tmp_path, drawer, make_table([("train", films[0])]))
 
 
-def test_candidates_are_bounded_by_the_number_of_images():
-    noise = np.random.default_rng(0).integers(0, 256, (1, 64, 64)).repeat(90, axis=0).astype(np.uint8)
-    noise[:, :8, :8] = np.arange(90)[:, None, None]
-    pairs = find_candidates(noise)
-    assert len(pairs.first) <= 500 + 90 // 2 < 90 * 89 // 2
-    assert (pairs.first < pairs.second).all()
+@pytest.mark.parametrize(("side", "told"), [(64, True), (96, False)])
+def test_images_too_small_for_fine_detail_are_told(side, told, films, make_table, drawer, tmp_path, caplog):
+    drawer.preprocess = Preprocess(size=(side, 128))
+    find(tmp_path, drawer, make_table([("train", film) for film in films[:2]]))
+    assert ("below 96 pixels some are missed; look for them once with preprocess.size=[224,224]" in caplog.text) == told
+
+
+def test_a_set_of_many_copies_is_found_whole(films, make_table, drawer, tmp_path):
+    """More pairs of copies than pairs that may be looked at in vain."""
+    rng, copies = np.random.default_rng(0), 9
+
+    def change(film):
+        left, right, top, bottom = rng.integers(0, 9, 4)
+        bright = np.clip(film * rng.uniform(0.8, 1.2) + rng.uniform(-15, 15), 0, 255).astype(np.uint8)
+        return bright[top : 256 - bottom, left : 256 - right]
+
+    table = make_table([("train", change(film)) for film in films[:20] for _ in range(copies)])
+    found = find(tmp_path, drawer, table)
+    linked = link_similar(add_pixel_hashes(table.assign(group=range(len(table))), found), found)
+    assert linked.tolist() == np.repeat(np.arange(20), copies).tolist()
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -9,7 +9,7 @@ Time grows with the square of the number of images, memory with the number.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -21,6 +21,7 @@ from cxr.data.leaks.thumbnails import THUMBNAIL, Thumbnails
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+NEIGHBOURS = 32  # candidates of one image
 LEAST_SIMILARITY = 0.5  # of whitened vectors: below, fewer than 2% of the re-encoded, marked or cropped films lie
 _SIDE = 16
 _WINDOW = 2.0  # standard deviation of the local mean and contrast, in pixels of the vector's image
@@ -29,6 +30,7 @@ _CUT = 3  # pixels of the thumbnail that a cut takes from an edge: 5%
 _BOXES = tuple(itertools.product((0, _CUT), repeat=4))
 _COMPONENTS = 128
 _IMAGES_PER_COMPONENT = 8  # with fewer, what tells two copies of one film apart is whitened as well
+_LEAST_VARIANCE = 1e-4  # of a component; less is noise, which tells two copies of one film apart
 _FEWEST = 16  # below, every pair is a candidate
 _BLOCK = 256
 
@@ -41,25 +43,40 @@ class Pairs(NamedTuple):
     similarity: Floats
 
 
-def find_candidates(thumbnails: Thumbnails) -> Pairs:
+def join_pairs(pairs: Sequence[Pairs]) -> Pairs:
+    """All of them, one after the other."""
+    first, second, similarity = zip(*pairs, strict=True)
+    return Pairs(np.concatenate(first), np.concatenate(second), np.concatenate(similarity))
+
+
+def find_candidates(thumbnails: Thumbnails, films: Ints | None = None, rows: Ints | None = None) -> Pairs:
     """The pairs of images that are worth a closer look, the most similar first.
 
     Args:
         thumbnails: (N, 64, 64) uint8.
+        films: (N,) number of the film that each image is known to show; images of one film are no pair.
+        rows: Images whose neighbours are looked for, increasing; None for all.
 
     Returns:
-        At most 500 + N / 2 pairs; all pairs for a handful of images.
+        The NEIGHBOURS most similar images of each of the `rows`, as far as they are similar; for a handful of films,
+        all pairs of one image of each.
     """
     count = len(thumbnails)
-    if count < _FEWEST:
-        first, second = np.triu_indices(count, 1)
-        return Pairs(first.astype(np.int64), second.astype(np.int64), np.ones(len(first), np.float32))
-    whitening = _Whitening.fit(thumbnails)
+    films = np.arange(count) if films is None else films
+    rows = np.arange(count) if rows is None else rows
+    _, one_each = np.unique(films, return_index=True)  # many copies of one film would bend the whitening
+    if len(one_each) < _FEWEST:
+        return _all_pairs(one_each)
+    whitening = _Whitening.fit(thumbnails[one_each])
     whole = np.concatenate([whitening.apply(block) for block in _blocks(thumbnails)])
-    best = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    for start, block in zip(range(0, count, _BLOCK), _blocks(thumbnails), strict=True):
-        best = _best(best, _compare(start, block, whole, whitening), 500 + count // 2)
-    return best
+    blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+    return _each_once([_compare(block, thumbnails, whole, whitening, films) for block in blocks], count)
+
+
+def _all_pairs(rows: Ints) -> Pairs:
+    ordered = np.sort(rows)
+    first, second = np.triu_indices(len(ordered), 1)
+    return Pairs(ordered[first], ordered[second], np.ones(len(first), np.float32))
 
 
 class _Whitening(NamedTuple):
@@ -79,7 +96,7 @@ class _Whitening(NamedTuple):
         mean = total / len(thumbnails)
         values, directions = np.linalg.eigh(products / len(thumbnails) - np.outer(mean, mean))
         kept = min(_COMPONENTS, len(thumbnails) // _IMAGES_PER_COMPONENT)
-        scale = np.sqrt(values[-kept:].clip(min=1e-9))
+        scale = np.sqrt(values[-kept:].clip(min=_LEAST_VARIANCE))
         return cls(mean.astype(np.float32), (directions[:, -kept:] / scale).astype(np.float32))
 
     def apply(self, thumbnails: Thumbnails, box: tuple[int, ...] = _BOXES[0]) -> Floats:
@@ -111,25 +128,26 @@ def _to_unit(vectors: Floats) -> Floats:
     return (vectors / lengths).astype(np.float32)
 
 
-def _compare(start: int, block: Thumbnails, whole: Floats, whitening: _Whitening) -> Pairs:
-    """Pairs of the block, whose first row is `start`, with all rows; a pair may come twice."""
+def _compare(rows: Ints, thumbnails: Thumbnails, whole: Floats, whitening: _Whitening, films: Ints) -> Pairs:
+    """Pairs of each of the rows with its neighbours; a pair may come twice."""
+    block = thumbnails[rows]
     similarity = np.full((len(block), len(whole)), -1, np.float32)
     product = np.empty_like(similarity)
     for box in _BOXES:
         np.matmul(whitening.apply(block, box), whole.T, out=product)
         np.maximum(similarity, product, out=similarity)
-    similarity[np.arange(len(block)), start + np.arange(len(block))] = -1
-    rows, columns = np.nonzero(similarity >= LEAST_SIMILARITY)
-    one, other = rows + start, columns
-    return Pairs(np.minimum(one, other), np.maximum(one, other), similarity[rows, columns])
+    similarity[films[rows][:, None] == films] = -1
+    nearest = np.argpartition(similarity, -min(NEIGHBOURS, len(whole)), axis=1)[:, -NEIGHBOURS:]
+    similarity = np.take_along_axis(similarity, nearest, axis=1)
+    at, rank = np.nonzero(similarity >= LEAST_SIMILARITY)
+    one, other = rows[at], nearest[at, rank]
+    return Pairs(np.minimum(one, other), np.maximum(one, other), similarity[at, rank])
 
 
-def _best(known: Pairs, found: Pairs, limit: int) -> Pairs:
-    """The `limit` most similar of both, each pair once."""
-    first = np.concatenate([known.first, found.first])
-    second = np.concatenate([known.second, found.second])
-    similarity = np.concatenate([known.similarity, found.similarity])
+def _each_once(found: list[Pairs], count: int) -> Pairs:
+    """All pairs of images below `count`, the most similar first."""
+    first, second, similarity = join_pairs(found)
     order = np.lexsort((second, first, -similarity))
-    _, at = np.unique(np.stack([first, second])[:, order], axis=1, return_index=True)
-    kept = order[np.sort(at)][:limit]
+    _, at = np.unique((first * count + second)[order], return_index=True)
+    kept = order[np.sort(at)]
     return Pairs(first[kept], second[kept], similarity[kept])

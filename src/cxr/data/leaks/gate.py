@@ -5,14 +5,15 @@ what goes into a log or a report is counts.
 """
 
 import logging
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from cxr.data.leaks.similar import NEAR, Similar
+from cxr.data.leaks.films import NEAR
+from cxr.data.leaks.similar import Similar
 from cxr.data.owner_lists import write_list
 from cxr.data.samples import PARTS
 from cxr.data.splits import make_groups
@@ -46,10 +47,7 @@ def link_similar(samples: pd.DataFrame, similar: Similar) -> pd.Series:
         samples: Table with `group` and `pixel_hash`.
         similar: What `SimilarImages.find` found.
     """
-    ends = pd.concat([similar.pairs[["pixel_a"]].set_axis(["pixel_hash"], axis=1),
-                      similar.pairs[["pixel_b"]].set_axis(["pixel_hash"], axis=1)])  # fmt: skip
-    ends["film"] = make_groups(ends.assign(pair=ends.index), ["pixel_hash", "pair"])
-    film = samples["pixel_hash"].map(dict(zip(ends["pixel_hash"], ends["film"], strict=True)))
+    film = samples["pixel_hash"].map(_number_films(similar.pairs))
     return make_groups(samples.assign(film=film), ["group", "pixel_hash", "film"])
 
 
@@ -63,9 +61,10 @@ def find_leaks(samples: pd.DataFrame, similar: Similar | None) -> pd.DataFrame:
 
     Returns:
         `kind, part_a, part_b, sample_a, sample_b, score`: each pair once, under the first kind that holds: those of
-        KEYS, 'near' (images that show one film, with their score, at least NEAR) or 'linked' (through other
-        samples: a group that shares nothing directly). `part_a` comes first in the order of parts. Of a value that
-        many samples share, every sample is named at least once, not every pair.
+        KEYS, 'near' (images that show one film, with their score, at least NEAR; where they do so through others, with
+        the lowest score of the film) or 'linked' (through other samples: a group that shares nothing directly).
+        `part_a` comes first in the order of parts. Of a value that many samples share, every sample is named at least
+        once, not every pair.
     """
     pairs = [_share(samples, column).assign(kind=kind) for kind, column in KEYS.items() if column in samples]
     if similar is not None:
@@ -73,7 +72,7 @@ def find_leaks(samples: pd.DataFrame, similar: Similar | None) -> pd.DataFrame:
     if "group" in samples:
         pairs.append(_share(samples, "group").assign(kind="linked"))
     found = pd.concat([pd.DataFrame(columns=list(PAIR_COLUMNS)), *(one for one in pairs if len(one))])
-    found = found.drop_duplicates(["sample_a", "sample_b"])
+    found = found.drop_duplicates(["part_a", "part_b", "sample_a", "sample_b"])
     named = set(found.loc[found["kind"] != "linked", "sample_a"]) | set(
         found.loc[found["kind"] != "linked", "sample_b"]
     )
@@ -86,7 +85,7 @@ def find_external_leaks(samples: pd.DataFrame, external: pd.DataFrame, similar: 
 
     Args:
         samples: The cohort's table, with `split`.
-        external: The other table; its own `split` plays no part.
+        external: The other table; its own `split` plays no part, and its `sample_id`s may be those of the cohort.
         similar: What `SimilarImages.find` found over the files of both; None looks for no similar images.
 
     Returns:
@@ -109,12 +108,22 @@ def find_repeats(samples: pd.DataFrame, similar: Similar) -> pd.DataFrame:
     Returns:
         The table of `find_leaks`; of equal images each is paired with the first.
     """
-    alone = samples[["sample_id", "split", *(KEYS[kind] for kind in IMAGE_KEYS if KEYS[kind] in samples)]]
-    pairs = find_leaks(alone.assign(split=alone["sample_id"]), similar)
-    equal = pairs["kind"] != "near"
-    pairs = pairs[~(equal & pairs["sample_a"].isin(pairs.loc[equal, "sample_b"]))].reset_index(drop=True)
-    parts = alone.set_index("sample_id")["split"]
-    return pairs.assign(part_a=pairs["sample_a"].map(parts), part_b=pairs["sample_b"].map(parts))
+    equal = pd.concat([_pair_with_first(samples, kind) for kind in IMAGE_KEYS if KEYS[kind] in samples])
+    equal = equal.drop_duplicates(["sample_a", "sample_b"])
+    equal = equal[~equal["sample_a"].isin(equal["sample_b"])]
+    near = _near_directly(samples.assign(split=samples["sample_id"]), similar)
+    pairs = pd.concat([equal, near], ignore_index=True).drop_duplicates(["sample_a", "sample_b"])
+    parts = samples.set_index("sample_id")["split"]
+    pairs = pairs.assign(part_a=pairs["sample_a"].map(parts), part_b=pairs["sample_b"].map(parts))
+    return pairs.reset_index(drop=True)[list(PAIR_COLUMNS)]
+
+
+def _pair_with_first(samples: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Every sample with the first one that has the same value."""
+    known = samples[samples[KEYS[kind]].notna()].sort_values("sample_id")
+    first = known.groupby(KEYS[kind])["sample_id"].transform("first")
+    pairs = pd.DataFrame({"kind": kind, "sample_a": first, "sample_b": known["sample_id"], "score": 1.0})
+    return pairs[pairs["sample_a"] != pairs["sample_b"]]
 
 
 def apply_gate(samples: pd.DataFrame, leaks: pd.DataFrame, policy: str, folder: Path) -> pd.DataFrame:
@@ -163,36 +172,71 @@ def count_leaks(leaks: pd.DataFrame) -> dict[str, int]:
 
 
 def _share(samples: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Pairs of samples of different parts with one value, `score` 1."""
-    known = samples.loc[samples[column].notna(), ["sample_id", "split", column]].sort_values("sample_id")
-    shared = known[known.groupby(column)["split"].transform("nunique") > 1]
-    pairs = [pair for _, rows in shared.groupby(column) for pair in _pair_up(rows)]
-    return pd.DataFrame(pairs, columns=list(PAIR_COLUMNS[1:5])).assign(score=1.0)
+    """Pairs of samples of different parts with one `value`, `score` 1: every one with one of each other part."""
+    known = samples.loc[samples[column].notna(), ["sample_id", "split", column]]
+    known = known.set_axis(["sample_id", "split", "value"], axis=1).sort_values(["value", "sample_id"])
+    shared = known[known.groupby("value")["split"].transform("nunique") > 1]
+    codes, values = pd.factorize(shared["value"])
+    parts = {str(part): rows for part, rows in shared.assign(value=codes).groupby("split")}
+    pairs = [
+        _pair_up(parts[one], parts[other]).assign(part_a=one, part_b=other)
+        for one, other in combinations(sorted(parts, key=_order), 2)
+    ]
+    found = pd.concat([pd.DataFrame(columns=["sample_a", "sample_b", "value", *PAIR_COLUMNS[1:3]]), *pairs])
+    return found.assign(score=1.0, value=values.take(found["value"].to_numpy(np.int64)))
 
 
-def _pair_up(rows: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
-    """Every sample of one part with one of each other part."""
-    parts = {str(part): ids.to_numpy() for part, ids in rows.groupby("split")["sample_id"]}
-    for one, other in combinations(sorted(parts, key=_order), 2):
-        count = max(len(parts[one]), len(parts[other]))
-        for pair in zip(np.resize(parts[one], count), np.resize(parts[other], count), strict=True):
-            yield one, other, *pair
+def _pair_up(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Samples of two parts that have one value side by side; the part that has fewer of it begins them again.
+
+    Args:
+        one: `sample_id` and `value`, from 0 on, in the order of the values.
+        other: Likewise.
+    """
+    size = 1 + max(one["value"].max(), other["value"].max())
+    counts = [np.bincount(rows["value"], minlength=size) for rows in (one, other)]
+    most = np.where(np.minimum(*counts) > 0, np.maximum(*counts), 0)
+    values = np.repeat(np.arange(size), most)
+    turns = np.arange(len(values)) - (most.cumsum() - most)[values]
+    first, second = (
+        rows["sample_id"].to_numpy()[(count.cumsum() - count)[values] + turns % count[values]]
+        for rows, count in zip((one, other), counts, strict=True)
+    )
+    return pd.DataFrame({"sample_a": first, "sample_b": second, "value": values})
 
 
 def _near(samples: pd.DataFrame, similar: Similar) -> pd.DataFrame:
+    """Pairs of different parts that show one film; through others only where one of the two has no pair of its own."""
+    direct = _near_directly(samples, similar)
+    near = similar.pairs[similar.pairs["score"] >= NEAR]
+    films = _number_films(near)
+    through = _share(samples.assign(film=samples["pixel_hash"].map(films)), "film")
+    through["score"] = through["value"].map(near.groupby(near["pixel_a"].map(films))["score"].min())
+    paired = [_rows_in(through, direct, ["part_a", "part_b", end]) for end in ("sample_a", "sample_b")]
+    return pd.concat([direct, through[~(paired[0] & paired[1])].assign(kind="near")])
+
+
+def _near_directly(samples: pd.DataFrame, similar: Similar) -> pd.DataFrame:
     pairs = similar.pairs[similar.pairs["score"] >= NEAR]
-    ids = samples[["sample_id", "split", "pixel_hash"]]
-    both = pairs.merge(ids.add_suffix("_a"), left_on="pixel_a", right_on="pixel_hash_a")
-    both = both.merge(ids.add_suffix("_b"), left_on="pixel_b", right_on="pixel_hash_b")
-    both = both[both["split_a"] != both["split_b"]]
-    rows = both[["split_a", "split_b", "sample_id_a", "sample_id_b", "score"]].itertuples(index=False)
-    ordered = [
-        (a, b, one, other, score) if _order(a) < _order(b) else (b, a, other, one, score)
-        for a, b, one, other, score in rows
-    ]
-    return (
-        pd.DataFrame(ordered, columns=list(PAIR_COLUMNS[1:])).sort_values(["sample_a", "sample_b"]).assign(kind="near")
-    )
+    ids = samples[["sample_id", "split", "pixel_hash"]].set_axis(["sample", "part", "pixel"], axis=1)
+    for end in ("a", "b"):
+        pairs = pairs.merge(ids.add_suffix(f"_{end}"), on=f"pixel_{end}")
+    pairs = pairs[pairs["part_a"] != pairs["part_b"]]
+    order = {part: place for place, part in enumerate(sorted(samples["split"].unique(), key=_order))}
+    turned = pairs["part_a"].map(order) > pairs["part_b"].map(order)
+    exchanged = {"part_a": "part_b", "part_b": "part_a", "sample_a": "sample_b", "sample_b": "sample_a"}
+    pairs = pd.concat([pairs[~turned], pairs[turned].rename(columns=exchanged)])
+    return pairs.sort_values(["sample_a", "sample_b"])[list(PAIR_COLUMNS[1:])].assign(kind="near")
+
+
+def _number_films(pairs: pd.DataFrame) -> dict[str, int]:
+    """Pixel hash -> number of the film, also in a chain."""
+    ends = pd.concat([pairs[["pixel_a"]].set_axis(["pixel"], axis=1), pairs[["pixel_b"]].set_axis(["pixel"], axis=1)])
+    return dict(zip(ends["pixel"], make_groups(ends.assign(pair=ends.index), ["pixel", "pair"]), strict=True))
+
+
+def _rows_in(table: pd.DataFrame, other: pd.DataFrame, columns: list[str]) -> npt.NDArray[np.bool_]:
+    return pd.MultiIndex.from_frame(table[columns]).isin(pd.MultiIndex.from_frame(other[columns]))
 
 
 def _order(part: object) -> tuple[int, str]:

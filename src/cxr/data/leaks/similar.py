@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +19,17 @@ import pandas as pd
 
 from cxr.data.image_store import ImageStore, StoredImages
 from cxr.data.leaks.alignment import detail_correlation
-from cxr.data.leaks.candidates import Pairs, find_candidates
+from cxr.data.leaks.candidates import Pairs
+from cxr.data.leaks.films import find_films
 from cxr.data.leaks.thumbnails import ThumbnailStore
 from cxr.errors import DataError
 
 log = logging.getLogger(__name__)
 
-LINKED = 0.85  # worth keeping two images in one part: costs nothing if wrong
-NEAR = 0.90  # two images of one film; see benchmarks/leak_gate.py
-METHOD = 1
+METHOD = 2
 """Raised whenever thumbnails, candidates or scores change, so that no old answer is read."""
 _BATCH = 256
+_LEAST_SIDE = 96  # of stored images, in pixels: below, fine detail is gone and copies are missed
 _PAIR = ["pixel_a", "pixel_b", "score"]
 
 
@@ -81,14 +82,24 @@ class SimilarImages:
         prints = self._thumbnails.describe(paths, keys)
         pixel_hashes = np.array(prints.pixel_hashes, dtype=object)
         _, rows = np.unique(pixel_hashes.astype(str), return_index=True)  # in the order of the pixel hashes
-        candidates = find_candidates(prints.thumbnails[rows])
         stored = self._images.open([paths[row] for row in rows], [keys[row] for row in rows])
-        scores = _score(stored, candidates)
-        kept = scores >= LINKED
-        one, other = (pixel_hashes[rows[ends[kept]]].tolist() for ends in (candidates.first, candidates.second))
-        pairs = _make_pairs(sorted(zip(one, other, scores[kept].tolist(), strict=True)))
-        log.info("compared %d images: %d pairs looked at closely, %d alike", len(rows), len(scores), len(pairs))
+        _warn_if_small(stored)
+        found = find_films(prints.thumbnails[rows], partial(_score, stored))
+        one, other = (pixel_hashes[rows[ends]].tolist() for ends in (found.first, found.second))
+        pairs = _make_pairs(sorted(zip(one, other, found.scores.tolist(), strict=True)))
+        log.info("compared %d images: %d pairs looked at closely, %d alike", len(rows), found.looked_at, len(pairs))
         return Similar(dict(zip(keys, prints.pixel_hashes, strict=True)), pairs)
+
+
+def _warn_if_small(stored: StoredImages) -> None:
+    side = min(stored[np.array([0])].shape[1:])
+    if side < _LEAST_SIDE:
+        log.warning(
+            "images are stored at %d pixels a side: near copies show in fine detail, and below %d pixels some are "
+            "missed; look for them once with preprocess.size=[224,224], as in cxr data leaks",
+            side,
+            _LEAST_SIDE,
+        )
 
 
 def _score(stored: StoredImages, pairs: Pairs) -> np.ndarray:
