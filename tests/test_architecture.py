@@ -16,6 +16,7 @@ FLOORS = [
     ["imaging"],
     ["data", "models"],
     ["inference", "evaluation"],
+    ["explanation"],
     ["training", "ensemble"],
     ["experiments"],
     ["doctor", "entry"],

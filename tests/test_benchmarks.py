@@ -52,7 +52,7 @@ def test_input_pipeline_prints_every_way_beside_the_plain_one(capfd):
     for name in ("this project", "torchxrayvision", "MONAI", "plain"):
         assert printed.count(name) == 2, printed
     assert re.search(r"custom CNN at 224 px: \d+\.\d ms a step, of which \d+\.\d\d ms", printed)
-    assert re.search(r"decoding jpeg2000: \d+\.\d% of the time in the codec", printed)
+    assert re.search(r"decoding jpeg2000: \d+ ms a file, \d+\.\d% of them in the codec", printed)
 
 
 @pytest.mark.slow
@@ -62,6 +62,13 @@ def test_samples_table_prints_every_step(monkeypatch, capsys):
     runpy.run_path(str(BENCHMARKS / "samples_table.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert all(step in printed for step in ("read the CSV", "gate", "groups", "split", "leak check", "leaking split"))
+
+
+@pytest.mark.slow
+def test_data_report_is_timed_with_and_without_caches(capfd):
+    subprocess.run([sys.executable, str(BENCHMARKS / "data_report.py"), "--images", "40"], check=True, timeout=600)
+    found = re.findall(r"^40 images, (.+): \d+\.\d s, load average", capfd.readouterr().out, re.M)
+    assert found == ["nothing cached", "again"]
 
 
 def test_bootstrap_prints_both_times_and_their_ratio(monkeypatch, capsys):

@@ -35,7 +35,8 @@ def test_the_run_folder_holds_everything(finished):
     for name in ("config.yaml", "environment.txt", "run.log", "split.csv", "data_report.json", "history.csv",
                  "metrics.json", "predictions_val.csv", "predictions_test.csv", "bundle/bundle.json",
                  "bundle/model.safetensors", "checkpoints/last.ckpt", "figures/learning_curves.png", "report.html",
-                 "predictions_train.csv", "model_card.md", "datasheet.md", "claim.md"):  # fmt: skip
+                 "predictions_train.csv", "model_card.md", "datasheet.md", "claim.md",
+                 "gallery/correct_01.png"):  # fmt: skip
         assert (run_dir / name).stat().st_size > 0, name
     for part in ("val", "test"):
         for figure in FIGURES:

@@ -6,40 +6,30 @@ What is written names no file and holds ids only as the run's predictions do.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxr.data.identity import hash_ids, load_salt
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError, DataError
-from cxr.evaluation.explain_page import Picture, write_page
-from cxr.evaluation.figure_saliency import plot_explanation
-from cxr.evaluation.figures import write_figure
+from cxr.evaluation.explain_page import write_page
 from cxr.evaluation.gallery import choose_rows
-from cxr.evaluation.localisation import Boxes, measure_localisation
+from cxr.evaluation.localisation import measure_localisation
 from cxr.evaluation.predictions import classes_path, read_predictions
-from cxr.imaging.image import read_pixels
-from cxr.imaging.preprocess import Preprocess, Stored
-from cxr.imaging.resize import boxes_to_size, resize
+from cxr.explanation.gallery import choose_labels, draw_gallery, read_images
 from cxr.inference.bundle import Predictor, load_bundle
-from cxr.inference.embedding import embed_stored
-from cxr.inference.saliency import Maps, make_maps
+from cxr.inference.saliency import make_maps
 from cxr.inference.sanity import Explain as Method
 from cxr.inference.sanity import check_method
 
 SANITY_IMAGES = 16
-LEAST_SIDE = 384
-"""Pixels of the shown images: those of the net's input, times the whole number that reaches this."""
-TOLERANCE = 0.05
-"""By how much probabilities may differ from the table's on average: other devices compute a little differently."""
 
 
 @dataclass(frozen=True)
@@ -204,37 +194,6 @@ def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return ordered if len(ordered) <= count else ordered.sample(count, random_state=0)
 
 
-def read_images(predictor: Predictor, rows: pd.DataFrame) -> tuple[NDArray[Any], list[Boxes | None]]:
-    """Stored images (N, h, w), and their boxes in pixels of these; None where it is not known whether there are any.
-
-    Raises:
-        ImageError: A file gives no image.
-    """
-    preprocess = predictor.preprocess
-    stored = np.empty((len(rows), *preprocess.size), preprocess.precision)
-    boxes: list[Boxes | None] = []
-    given = rows["boxes"] if "boxes" in rows else [None] * len(rows)
-    for index, (path, drawn) in enumerate(zip(rows["image_path"], given, strict=True)):
-        pixels = read_pixels(path)
-        stored[index] = preprocess.store(pixels)
-        boxes.append(None if drawn is None else preprocess.place_boxes(drawn, pixels.shape))
-    return stored, boxes
-
-
-def check_same(predictor: Predictor, stored: Stored, rows: pd.DataFrame, target: str | None) -> None:
-    """Raise DataError unless the net says of the images what the table says."""
-    _, probs = embed_stored(predictor, stored)
-    if target is not None:
-        probs = probs[:, [predictor.class_names.index(target)]]
-    told = rows[["prob_1"]] if target is not None else rows.filter(regex=r"^prob_\d+$")
-    difference = float(np.abs(probs - told.to_numpy(dtype=np.float64)).mean())
-    if difference > TOLERANCE:
-        raise DataError(
-            f"expected the images that the run was evaluated on, but the probabilities differ by {difference:.2f} on "
-            "average; use the data and the bundle of the run, for example with data.root=PATH"
-        )
-
-
 def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
     """Hold the maps of the rows against their boxes; None where no image has any."""
     known = rows[rows["boxes"].notna()] if "boxes" in rows else rows.head(0)
@@ -245,7 +204,7 @@ def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: s
         return None
     classes = sorted(set(known["target"][boxed])) if target is None else [1]
     probs = known[[f"prob_{k}" for k in classes]].to_numpy(dtype=np.float64)
-    labels = np.asarray(classes)[probs.argmax(axis=1)] if target is None else _labels(predictor, known, target)
+    labels = np.asarray(classes)[probs.argmax(axis=1)] if target is None else choose_labels(predictor, known, target)
     patients = known["patient_id"].fillna(known["sample_id"]).to_numpy()
     scores, table = measure_localisation(method(predictor, stored, labels), found, probs.max(axis=1), patients)
     table.insert(0, "sample_id", known["sample_id"].to_numpy()[table.pop("image")])
@@ -263,48 +222,5 @@ def check_sanity(predictor: Predictor, method: Method, rows: pd.DataFrame, targe
     """Both sanity checks of the method on the first of the rows, for the predicted classes."""
     few = rows.head(SANITY_IMAGES)
     stored, _ = read_images(predictor, few)
-    sanity = check_method(method, predictor, stored, _labels(predictor, few, target))
+    sanity = check_method(method, predictor, stored, choose_labels(predictor, few, target))
     return {"images": len(few)} | sanity.to_dict()
-
-
-def _labels(predictor: Predictor, rows: pd.DataFrame, target: str | None) -> NDArray[np.int64]:
-    """The class to explain in each row: the predicted one, or the target that was asked for."""
-    if target is not None:
-        return np.full(len(rows), predictor.class_names.index(target))
-    return rows.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float64).argmax(axis=1)
-
-
-def draw_gallery(
-    predictor: Predictor, method: Method, rows: pd.DataFrame, class_names: list[str], target: str | None, out: Path
-) -> list[Picture]:
-    """Write a picture of each row to ``gallery/<kind>_<number>.png``."""
-    for old in (out / "gallery").glob("*.png"):
-        old.unlink()
-    stored, _ = read_images(predictor, rows)
-    check_same(predictor, stored, rows, target)
-    labels = _labels(predictor, rows, target)
-    maps = method(predictor, stored, labels)
-    pictures = []
-    numbers = rows.groupby("kind").cumcount() + 1
-    for one, label, number, (_, row) in zip(maps, labels, numbers, rows.iterrows(), strict=True):
-        path = out / "gallery" / f"{row['kind']}_{number:02d}.png"
-        pictures.append(_draw(predictor.preprocess, one, row, class_names, predictor.class_names[label], path))
-    return pictures
-
-
-def _draw(
-    preprocess: Preprocess, one: Maps, row: "pd.Series[Any]", class_names: list[str], explained: str, path: Path
-) -> Picture:
-    factor = -(-LEAST_SIDE // max(preprocess.size))
-    large = replace(preprocess, size=(preprocess.size[0] * factor, preprocess.size[1] * factor))
-    pixels = read_pixels(row["image_path"])
-    shown = large.store(pixels)
-    drawn = row.get("boxes")
-    boxes = boxes_to_size(() if drawn is None else drawn, pixels.shape, large.size, large.aspect)
-    said, true = class_names[row["prediction"]], class_names[row["target"]]
-    title = f"predicted {said} {row['certainty']:.2f}, truth {true}"
-    subtitle = f"what speaks for {explained} · sample {row['sample_id']}"
-    figure = plot_explanation(shown / np.iinfo(shown.dtype).max, resize(one, large.size), title, subtitle,
-                              said == true, boxes)  # fmt: skip
-    write_figure(figure, path)
-    return Picture(str(row["kind"]), path, f"{title}; {subtitle}")

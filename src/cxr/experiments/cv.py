@@ -15,7 +15,7 @@ from cxr.errors import ConfigError
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import aggregate_by_study, read_predictions, write_predictions
 from cxr.evaluation.report.collect import Options, target_and_probs
-from cxr.evaluation.report.material import BASELINE_MARK, Material, Question
+from cxr.evaluation.report.material import Material, Question
 from cxr.evaluation.report.page import write_report
 from cxr.experiments.plan import PlannedRun, check_setting
 from cxr.experiments.spread import Summary, summarize
@@ -149,8 +149,7 @@ def _metrics(predictions: pd.DataFrame, class_names: list[str], part: str) -> di
 
 def _tables(run: RunFolder) -> list[Path]:
     """The tables of test predictions per image: one, or one per target."""
-    tables = sorted(run.root.glob("predictions_test*.csv"))
-    return [path for path in tables if not path.stem.endswith("_study") and BASELINE_MARK not in path.stem]
+    return [path for path in sorted(run.root.glob("predictions_test*.csv")) if not path.stem.endswith("_study")]
 
 
 def _split(

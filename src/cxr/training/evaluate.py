@@ -5,6 +5,7 @@ Knows Lightning only through the experiment's trainer. What is measured is for `
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ from omegaconf import DictConfig
 
 from cxr.data.identity import hash_ids
 from cxr.data.samples import target_names
+from cxr.errors import ConfigError
 from cxr.evaluation.baselines import fit_baselines
 from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.ledger import FILE, count_openings, hash_config, make_opening, record_opening
-from cxr.evaluation.predictions import make_predictions
+from cxr.evaluation.predictions import make_predictions, read_predictions
 from cxr.evaluation.report.collect import Options, choose_point
 from cxr.evaluation.report.material import read_run
 from cxr.evaluation.report.page import write_report
+from cxr.explanation.gallery import draw_gallery
+from cxr.inference.bundle import load_bundle
+from cxr.inference.saliency import make_maps
 from cxr.training.assemble import Experiment
 from cxr.training.building import plain
 from cxr.training.interrupts import interrupts
@@ -32,7 +38,10 @@ log = logging.getLogger(__name__)
 
 Answers = dict[str, dict[str, Question]]  # part -> target, or "" -> what the net answered
 OF_THIS_RUN = ("paths", "ckpt_path", "run_name", "logger", "callbacks")
+PICTURES_OF_EACH = 4
 _LEAST_PROB = 1e-12
+
+grad_cam = partial(make_maps, method="gradcam")
 
 
 def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts: list[str]) -> dict[str, float]:
@@ -113,6 +122,8 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
     """The report of the run, with what needs no net beside the model."""
     if not target_names(experiment.cohort.samples):
         write_baselines(experiment, folder)
+        if experiment.config.data.public_images:
+            write_gallery(experiment, folder)
     options = Options(rule=experiment.config.operating_point)
     write_report(read_run(folder.root), folder.root, options, openings=tell_openings(experiment))
 
@@ -129,6 +140,21 @@ def write_baselines(experiment: Experiment, folder: RunFolder) -> None:
                 logits = np.log(np.maximum(probs, _LEAST_PROB))
                 table = make_predictions(rows, logits, cohort.class_names, part, baseline.name)
                 folder.write_baseline(table, cohort.class_names, part, baseline.name)
+
+
+def write_gallery(experiment: Experiment, folder: RunFolder) -> None:
+    """Pictures of what the net looks at, of the last part evaluated; only of a dataset whose images may be shown."""
+    part = "test" if (folder.root / "predictions_test.csv").exists() else "val"
+    samples = experiment.cohort.samples
+    images = told_ids(samples[samples["split"] == part], experiment.config)
+    columns = [name for name in ("sample_id", "image_path", "boxes") if name in images]
+    predictions, class_names = read_predictions(folder.root / f"predictions_{part}.csv")
+    rows = predictions.merge(images[columns].astype({"sample_id": "string"}), on="sample_id", validate="one_to_one")
+    chosen = choose_rows(rows, PICTURES_OF_EACH)
+    try:
+        draw_gallery(load_bundle(folder.root / "bundle"), grad_cam, chosen, class_names, None, folder.root)
+    except ConfigError as error:
+        log.info("no gallery: %s", error)
 
 
 def describe_opening(experiment: Experiment, folder: RunFolder, metrics: Mapping[str, float]) -> tuple[Path, Any]:

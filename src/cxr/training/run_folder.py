@@ -23,7 +23,7 @@ from cxr.errors import DataError
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import aggregate_by_study, write_predictions
 from cxr.evaluation.report.collect import target_and_probs
-from cxr.evaluation.report.material import BASELINE_MARK
+from cxr.evaluation.report.material import BASELINES
 from cxr.training.summary import HEADLINES
 
 FOREIGN = "py.warnings"
@@ -181,7 +181,9 @@ class RunFolder:
 
     def write_baseline(self, predictions: pd.DataFrame, class_names: list[str], part: str, name: str) -> None:
         """Predictions of something that needs no net."""
-        write_predictions(predictions, class_names, self.root / f"predictions_{part}_{BASELINE_MARK}{name}.csv")
+        folder = self.root / BASELINES
+        folder.mkdir(exist_ok=True)
+        write_predictions(predictions, class_names, folder / f"{part}_{name}.csv")
 
     def write_temperature(self, temperature: float | None) -> None:
         """Note in metrics.json the temperature fitted on validation, or that there is none."""

@@ -47,11 +47,11 @@ def run(tmp_path):
 
 
 def write_run(folder):
-    folder.mkdir()
+    (folder / "baselines").mkdir(parents=True)
     for part, count in SIZES.items():
         write_predictions(make_part(part, count), NAMES, folder / f"predictions_{part}.csv")
         baseline = make_part(part, count, strength=0.5, seed=1)
-        write_predictions(baseline, NAMES, folder / f"predictions_{part}_baseline_random_features.csv")
+        write_predictions(baseline, NAMES, folder / "baselines" / f"{part}_random_features.csv")
     config = {
         "run_name": "recipe",
         "seed": 7,

@@ -7,6 +7,7 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxr.errors import ConfigError, DataError
 from cxr.evaluation.metrics import classification_metrics
@@ -106,11 +107,24 @@ def test_groups_and_openings_are_shown(page):
     assert "evaluations of this test part so far" in page
 
 
+def test_pictures_are_shown_by_kind(run):
+    picture = np.zeros((4, 4), np.uint8)
+    (run / "gallery").mkdir()
+    for name in ("correct_01", "errors_01", "errors_02"):
+        Image.fromarray(picture).save(run / "gallery" / f"{name}.png")
+    page = write_report(read_run(run), run, Options()).read_text()
+    gallery = page[page.index('id="gallery"') : page.index('id="training"')]
+    assert gallery.count("<img") == 3
+    assert gallery.index("Most certain errors") < gallery.index("Most certain, and correct")
+    assert "Most uncertain" not in gallery
+    assert 'href="#gallery"' in page
+
+
 def test_names_are_escaped(run):
     names = ["well", "<script>alert(1)</script> & ill"]
     for part in ("train", "val", "test"):
         write_predictions(make_part(part, 40, names), names, run / f"predictions_{part}.csv")
-        (run / f"predictions_{part}_baseline_random_features.csv").unlink()
+    shutil.rmtree(run / "baselines")
     page = write_report(read_run(run), run, Options()).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; ill" in page

@@ -18,7 +18,7 @@ from cxr.evaluation.foreign import read_foreign
 from cxr.evaluation.predictions import read_predictions
 
 PARTS = ("train", "val", "test")
-BASELINE_MARK = "baseline_"
+BASELINES = "baselines"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Material:
         versions: Package -> version that the run was made with.
         history: One row per epoch, or None.
         megabytes: Size of the weights on disk, or None.
+        gallery: Pictures of what the net looks at, in order.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Material:
     versions: Mapping[str, str] = field(default_factory=dict)
     history: pd.DataFrame | None = None
     megabytes: float | None = None
+    gallery: Sequence[Path] = ()
 
 
 def read_run(folder: Path) -> Material:
@@ -90,6 +92,7 @@ def read_run(folder: Path) -> Material:
         versions=_read_versions(folder / "environment.txt"),
         history=pd.read_csv(history) if history.exists() else None,
         megabytes=weights.stat().st_size / 1e6 if weights.exists() else None,
+        gallery=sorted((folder / "gallery").glob("*.png")),
     )
 
 
@@ -123,22 +126,27 @@ def _read_questions(folder: Path) -> list[Question]:
     found: dict[str, dict[str, Path]] = {}
     for name, path in tables.items():
         part, _, target = name.partition("_")
-        if part in PARTS and not target.startswith(BASELINE_MARK):
+        if part in PARTS:
             found.setdefault(target, {})[part] = path
     if not found:
         raise DataError(f"expected tables predictions_<part>.csv in {folder}, but there are none; finish the run")
-    return [_read_question(target, files, tables) for target, files in found.items()]
+    return [_read_question(folder, target, files) for target, files in found.items()]
 
 
-def _read_question(target: str, files: Mapping[str, Path], tables: Mapping[str, Path]) -> Question:
+def _read_question(folder: Path, target: str, files: Mapping[str, Path]) -> Question:
     parts = {part: read_predictions(files[part]) for part in PARTS if part in files}
     class_names = next(iter(parts.values()))[1]
-    baselines: dict[str, dict[str, pd.DataFrame]] = {}
-    for name, path in tables.items():
-        part, _, baseline = name.partition(f"_{BASELINE_MARK}")
-        if baseline and not target and part in PARTS:
-            baselines.setdefault(baseline.replace("_", " "), {})[part] = read_predictions(path)[0]
+    baselines = {} if target else _read_baselines(folder / BASELINES)
     return Question(target, class_names, {part: table for part, (table, _) in parts.items()}, baselines)
+
+
+def _read_baselines(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
+    """Name -> part -> table of ``<part>_<name>.csv``."""
+    found: dict[str, dict[str, pd.DataFrame]] = {}
+    for path in sorted(folder.glob("*.csv")):
+        part, _, name = path.stem.partition("_")
+        found.setdefault(name.replace("_", " "), {})[part] = read_predictions(path)[0]
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:

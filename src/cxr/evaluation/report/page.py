@@ -29,6 +29,12 @@ from cxr.evaluation.report.figures import draw_figures
 from cxr.evaluation.report.material import Material
 from cxr.pages import render
 
+GALLERY = "gallery"
+GALLERY_KINDS = {
+    "errors": "Most certain errors",
+    "uncertain": "Most uncertain",
+    "correct": "Most certain, and correct",
+}
 PAGE_FILE, NUMBERS_FILE = "report.html", "metrics.json"
 BASELINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy")
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -85,6 +91,7 @@ def make_page(report: Report, figures: Mapping[str, str], documents: Sequence[tu
         figures=figures,
         documents=documents,
         cards=list_cards(report),
+        gallery=list_gallery(figures),
         contents=list_contents(report, figures, documents),
         baseline_names=BASELINES,
         least=report["least"],
@@ -164,8 +171,15 @@ def list_contents(
         "subgroups": ("Groups", bool(part["subgroups"])),
     }
     contents = [(f"{key}{name}", text) for name, (text, shown) in there.items() if shown]
+    contents += [("gallery", "Pictures")] if list_gallery(figures) else []
     contents += [("training", "Training")] if "learning_curves" in figures else []
     return contents + [(name, title) for name, title, _ in documents]
+
+
+def list_gallery(figures: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Heading and names of the pictures of each kind that there are."""
+    kinds = {kind: [name for name in figures if name.startswith(f"{GALLERY}/{kind}")] for kind in GALLERY_KINDS}
+    return [(GALLERY_KINDS[kind], names) for kind, names in kinds.items() if names]
 
 
 def _card(interval: Mapping[str, Any], text: str) -> dict[str, str]:
@@ -188,13 +202,17 @@ def _ends(interval: Mapping[str, Any]) -> str:
 
 
 def _write_figures(material: Material, report: Report, rule: str, folder: Path) -> dict[str, str]:
-    """The figures as files; return them as ``data:`` addresses."""
-    addresses = {}
+    """The figures as files; return them, and the gallery, as ``data:`` addresses."""
+    addresses = {f"{GALLERY}/{path.stem}": _to_address(path) for path in material.gallery}
     for name, figure in draw_figures(material, report, rule):
         path = folder / "figures" / f"{name}.png"
         write_figure(figure, path)
-        addresses[name] = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        addresses[name] = _to_address(path)
     return addresses
+
+
+def _to_address(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _write_numbers(report: Report, path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What the net of a bundle looks at, put beside what its predictions say."""
