@@ -174,8 +174,8 @@ def count_leaks(leaks: pd.DataFrame) -> dict[str, int]:
 def _share(samples: pd.DataFrame, column: str) -> pd.DataFrame:
     """Pairs of samples of different parts with one `value`, `score` 1: every one with one of each other part."""
     known = samples.loc[samples[column].notna(), ["sample_id", "split", column]]
-    known = known.set_axis(["sample_id", "split", "value"], axis=1).sort_values(["value", "sample_id"])
-    shared = known[known.groupby("value")["split"].transform("nunique") > 1]
+    known = known.set_axis(["sample_id", "split", "value"], axis=1)
+    shared = known[known.groupby("value")["split"].transform("nunique") > 1].sort_values(["value", "sample_id"])
     codes, values = pd.factorize(shared["value"])
     parts = {str(part): rows for part, rows in shared.assign(value=codes).groupby("split")}
     pairs = [
