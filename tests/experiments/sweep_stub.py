@@ -29,6 +29,7 @@ run_name: ${hydra:runtime.choices.experiment}
 seed: 0
 monitor: {metric: val/auroc, mode: max}
 test: true
+report: true
 ckpt_path: null
 study_name: null
 paths: {log_dir: logs, cache_dir: cache, output_dir: "${hydra:runtime.output_dir}"}
@@ -51,11 +52,12 @@ hydra:
 
 def write_configs(folder: Path) -> Path:
     """The stub's config folder: the real sweep configs around a tiny train.yaml."""
-    for group in ("hparams_search", "hydra", "experiment"):
+    for group in ("hparams_search", "hydra", "experiment", "plan"):
         (folder / group).mkdir(parents=True)
     shutil.copy(CONFIGS / "run.yaml", folder)
     shutil.copy(CONFIGS / "hydra" / "default.yaml", folder / "hydra")
     shutil.copy(CONFIGS / "hparams_search" / "study.yaml", folder / "hparams_search")
+    shutil.copy(CONFIGS / "plan" / "none.yaml", folder / "plan")
     (folder / "train.yaml").write_text(TRAIN)
     (folder / "hparams_search" / "stub.yaml").write_text(SEARCH)
     for name in ("template", "demo"):

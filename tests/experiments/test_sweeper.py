@@ -202,7 +202,7 @@ def test_the_search_space_follows_hydras_sweep_syntax():
         "net.activation": CategoricalDistribution(["relu", "leaky relu"]),
     }
     assert search.overrides({"net.activation": "leaky relu", "net.rate": 0.25}) == [
-        "data=siim", "~callbacks.progress", "net.activation=leaky relu", "net.rate=0.25", "test=false",
+        "data=siim", "~callbacks.progress", "net.activation=leaky relu", "net.rate=0.25", "test=false", "report=false",
     ]  # fmt: skip
 
 
@@ -212,7 +212,8 @@ def test_a_fixed_value_on_the_command_line_takes_the_key_out_of_the_search():
 
 
 def test_trials_never_touch_the_test_part_whatever_is_typed():
-    assert parse(["test=true"], x="choice(1, 2)").overrides({"x": 1})[-1] == "test=false"
+    words = parse(["test=true", "report=true"], x="choice(1, 2)").overrides({"x": 1})
+    assert words[-2:] == ["test=false", "report=false"]
 
 
 @pytest.mark.parametrize(
