@@ -312,7 +312,7 @@ class TestFullDisk:
             ImageCache(tmp_path / "file", PREPROCESS, workers=0).build(paths, hash_files(paths))
 
     def test_a_bound_shows_before_anything_is_decoded(self, paths, decoded, tmp_path):
-        with pytest.raises(DataError, match=r"may hold 10 bytes, but 960 bytes more would make .*; raise data.cache_max_gb"):
+        with pytest.raises(DataError, match=r"may hold 10 bytes, but 960 bytes more .*; raise data"):
             ImageCache(tmp_path / "cache", PREPROCESS, max_bytes=10).build(paths, hash_files(paths))
         assert decoded == []
 
