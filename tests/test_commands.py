@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from cxr.data.phantoms.tree import write_folder_cohort
 from cxr.data.readers import make_phantom_samples
 from cxr.evaluation.predictions import read_predictions
 from cxr.inference.bundle import load_bundle
+from cxr.training.fit import fit
 
 ROOT = Path(__file__).parents[1]
 NO_DATA = "error: expected the SIIM dataset with"
@@ -163,9 +165,16 @@ def readme_commands():
     return [line for line in lines if line.startswith(("python train.py", "python run.py", "python scripts", "cxr "))]
 
 
-def made_small(line, lab, images):
+def made_small(line, lab, images, runs):
     """The README line as a list of words, made small and offline; what needs SIIM data stays as it is."""
-    words = shlex.split(line.replace("path/to/images", str(images)))
+    places = {
+        "path/to/images": images,
+        "logs/runs/demo/<time>": runs / "demo",
+        "logs/runs/other/<time>": runs / "other",
+    }
+    for place, folder in places.items():
+        line = line.replace(place, str(folder))
+    words = shlex.split(line)
     if words[0] == "cxr":
         parts = ["data.fractions=[0.5,0.25,0.25]"] if words[1] == "data" else []
         return [sys.executable, "-m", "cxr.cli", *words[1:], *parts]
@@ -189,11 +198,22 @@ def images(tmp_path_factory):
     return folder / "cohort"
 
 
+@pytest.fixture(scope="module")
+def runs(compose_run, tmp_path_factory):
+    """Two finished runs of different recipes."""
+    folder = tmp_path_factory.mktemp("runs")
+    fit(compose_run(folder / "demo"))
+    shutil.copytree(folder / "demo", folder / "other")
+    config = folder / "other" / "config.yaml"
+    config.write_text(config.read_text().replace("run_name: demo", "run_name: other"))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in readme_commands() if "ckpt_path" not in line])
-def test_the_readmes_commands_work(line, lab, images, environment, tmp_path):
+def test_the_readmes_commands_work(line, lab, images, runs, environment, tmp_path):
     result = subprocess.run(
-        made_small(line, lab, images), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        made_small(line, lab, images, runs), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
         env=environment | {"CXR_LOG_DIR": str(tmp_path / "logs")},
     )  # fmt: skip
     output = result.stdout + result.stderr

@@ -224,7 +224,7 @@ def _add_compare(commands: "Commands") -> None:
     parser.add_argument("--classes", metavar="A,B", help="of tables: the class names in order")
     parser.add_argument("--pool", action="store_true", help="take runs of one recipe with different seeds as one")
     parser.add_argument("--no-costs", action="store_true", help="do not load the nets to tell their size and speed")
-    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="FOLDER", help="default: comparison")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: comparison in the log folder")
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
     parser.set_defaults(run=_run_compare)
 
@@ -235,9 +235,10 @@ def _run_compare(options: argparse.Namespace) -> int:
 
     names = None if options.classes is None else options.classes.split(",")
     costs = not options.no_costs
-    compared = compare_sources(options.sources, names, options.pool, costs, options.out, options.draws)
+    out = Path(os.environ.get("CXR_LOG_DIR", "logs")) / "comparison" if options.out is None else options.out
+    compared = compare_sources(options.sources, names, options.pool, costs, out, options.draws)
     print(to_markdown(compared), end="")
-    print(f"comparison: {options.out / 'comparison.html'}")
+    print(f"comparison: {out / 'comparison.html'}")
     return 0
 
 
