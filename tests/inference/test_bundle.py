@@ -101,7 +101,7 @@ def test_predict_reads_files_in_their_order(bundle, tmp_path):
 def test_predicting_nothing_gives_nothing(bundle):
     predictor = load_bundle(bundle)
     assert predictor.predict_pixels([]).shape == (0, 3)
-    assert list(predictor.predict([])) == ["image_path", "prediction", "prob_0", "prob_1", "prob_2"]
+    assert list(predictor.predict([])) == ["image_path", "prediction", "prob_0", "prob_1", "prob_2", "unlike_training"]
 
 
 def test_a_file_without_an_image_is_refused(bundle, tmp_path):

@@ -1,38 +1,56 @@
 """The folder that leaves a training run, and the predictor that is made of it.
 
-A bundle is ``model.safetensors`` and ``bundle.json``. Nothing in it is pickled and loading runs no code from it: the
-net is named by a key of `cxr.models.build.BUILDERS`, never by a dotted path, and no weights but its own are read.
-Knows nothing of training, configs, or how images are labelled. It does not guarantee that a bundle comes from where it
-says: the checksum finds damage, not forgery.
+A bundle is ``model.safetensors``, ``bundle.json`` and maybe ``outliers.safetensors``. Nothing in it is pickled, loading
+runs no code from it: the net is named by a key of `cxr.models.build.BUILDERS`, never by a dotted path, and no weights
+but its own are read. Knows nothing of training, configs, or how images are labelled. It does not guarantee that a
+bundle comes from where it says: the checksum finds damage, not forgery.
 """
 
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import nn
 
-from cxr.errors import ConfigError, WeightsError
+from cxr.errors import ConfigError, DataError, WeightsError
 from cxr.imaging.image import read_pixels
-from cxr.imaging.preprocess import InputContract, Preprocess
+from cxr.imaging.preprocess import InputContract, Preprocess, Stored
+from cxr.inference.outliers import OutlierScorer
 from cxr.models.build import build_net, without_weights
 from cxr.models.weights import load_into
 
 FORMAT = 1
-MODEL, DESCRIPTION = "model.safetensors", "bundle.json"
+MODEL, OUTLIERS, DESCRIPTION = "model.safetensors", "outliers.safetensors", "bundle.json"
 
 Probs = npt.NDArray[np.float64]
+Tensors = TypeVar("Tensors")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learnt beside the net.
+
+    Attributes:
+        temperature: Fitted on validation; None where there is none, so that a probability is no frequency.
+        operating_point: Chosen on validation; of a multi-label net target -> operating point.
+        outliers: Fitted on training images.
+    """
+
+    temperature: float | None = None
+    operating_point: Mapping[str, Any] | None = None
+    outliers: OutlierScorer | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,7 @@ class Predictor:
         temperature: Logits are divided by it.
         calibrated: Whether the temperature was fitted; if not, a probability is no frequency.
         operating_point: What evaluation chose, None before.
+        outliers: Tells images that are unlike those of training; None where there were too few to know.
         extras: What the training run recorded, as plain values.
         device: Where the net lies.
     """
@@ -58,6 +77,7 @@ class Predictor:
     temperature: float
     calibrated: bool
     operating_point: dict[str, Any] | None
+    outliers: OutlierScorer | None
     extras: dict[str, Any]
     device: torch.device
 
@@ -70,19 +90,27 @@ class Predictor:
 
         Returns:
             N rows in this order: image_path, prediction (the most probable class name; of a multi-label net all names
-            of at least 0.5, ``; `` between them, or ``none``), prob_0 ... prob_{K-1}.
+            of at least 0.5, ``; `` between them, or ``none``), prob_0 ... prob_{K-1}, and `unlike_training`, above 1
+            for images that are hardly of the kind the net was trained on; nan where that is not known.
 
         Raises:
             ImageError: A file gives no image.
         """
-        starts = range(0, len(paths), batch_size)
-        batches = [self.predict_pixels([read_pixels(path) for path in paths[i : i + batch_size]]) for i in starts]
-        probs = np.concatenate([np.zeros((0, len(self.class_names))), *batches])
+        batches = [self._predict_batch(paths[i : i + batch_size]) for i in range(0, len(paths), batch_size)]
+        probs = np.concatenate([np.zeros((0, len(self.class_names))), *(probs for probs, _ in batches)])
+        unlike = np.concatenate([np.zeros(0), *(unlike for _, unlike in batches)])
         identity = {
             "image_path": [str(path) for path in paths],
             "prediction": [self._name(row) for row in probs],
         }
-        return pd.DataFrame({**identity, **{f"prob_{k}": column for k, column in enumerate(probs.T)}})
+        scores = {f"prob_{k}": column for k, column in enumerate(probs.T)}
+        return pd.DataFrame({**identity, **scores, "unlike_training": unlike})
+
+    def _predict_batch(self, paths: Sequence[Path | str]) -> tuple[Probs, Probs]:
+        """(B, K) probabilities, and (B,) how unlike the training images each is."""
+        stored = self._stack([self.preprocess.store(read_pixels(path)) for path in paths])
+        unlike = np.full(len(paths), np.nan) if self.outliers is None else self.outliers.score(stored)
+        return self._predict_stored(stored), unlike
 
     def _name(self, probs: Probs) -> str:
         if not self.multilabel:
@@ -90,7 +118,6 @@ class Predictor:
         positive = [name for name, prob in zip(self.class_names, probs, strict=True) if prob >= 0.5]
         return "; ".join(positive) if positive else "none"
 
-    @torch.inference_mode()
     def predict_pixels(self, images: Sequence[npt.NDArray[np.float32]]) -> Probs:
         """Predict images in memory, all at once.
 
@@ -105,7 +132,14 @@ class Predictor:
         """
         if len(images) == 0:
             return np.zeros((0, len(self.class_names)))
-        batch = torch.from_numpy(np.stack([self.preprocess(image) for image in images]))
+        return self._predict_stored(self._stack([self.preprocess.store(image) for image in images]))
+
+    def _stack(self, images: Sequence[Stored]) -> Stored:
+        return np.array(images, dtype=self.preprocess.precision)
+
+    @torch.inference_mode()
+    def _predict_stored(self, stored: Stored) -> Probs:
+        batch = torch.from_numpy(self.preprocess.finish(stored))
         logits: torch.Tensor = self.net(batch.to(self.device))
         return self.to_probs(logits)
 
@@ -123,8 +157,7 @@ def write_bundle(
     preprocess: Preprocess,
     extras: Mapping[str, Any],
     multilabel: bool = False,
-    temperature: float | None = None,
-    operating_point: Mapping[str, Any] | None = None,
+    fitted: Fitted | None = None,
 ) -> None:
     """Write a bundle, prove that it loads, and only then put it in place of an older one.
 
@@ -136,8 +169,7 @@ def write_bundle(
         preprocess: The completed preprocessing that the net was trained with.
         extras: Plain values about the run: data fingerprint, versions, metrics, monitor. NaN and infinity become null.
         multilabel: Whether the K answers are independent of each other.
-        temperature: Fitted on validation; None where there is none, so that a probability is no frequency.
-        operating_point: Chosen on validation; of a multi-label net target -> operating point.
+        fitted: What was learnt beside the net.
 
     Raises:
         ConfigError: A value is not plain, or net and preprocessing do not fit.
@@ -148,25 +180,29 @@ def write_bundle(
         raise ConfigError(f"expected a net with an InputContract, got {type(contract).__name__}; make it by build_net")
     contract.check(preprocess, str(net_config["name"]))
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
-    model = safetensors.torch.save(state)
+    beside = Fitted() if fitted is None else fitted
+    files = {MODEL: safetensors.torch.save(state)}
+    if beside.outliers is not None:
+        files[OUTLIERS] = safetensors.numpy.save(beside.outliers.to_arrays())
     description = {
         "format": FORMAT,
-        "sha256": {MODEL: hashlib.sha256(model).hexdigest()},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "net": without_weights(net_config),
         "class_names": class_names,
         "multilabel": multilabel,
         "preprocess": preprocess.to_dict(),
         "input_contract": asdict(contract),
-        "temperature": 1.0 if temperature is None else temperature,
-        "calibrated": temperature is not None,
-        "operating_point": operating_point,
+        "temperature": 1.0 if beside.temperature is None else beside.temperature,
+        "calibrated": beside.temperature is not None,
+        "operating_point": beside.operating_point,
         "extras": extras,
     }
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
-        (part / MODEL).write_bytes(model)
+        for name, content in files.items():
+            (part / name).write_bytes(content)
         text = json.dumps(_plain(description, DESCRIPTION), indent=2, ensure_ascii=False, allow_nan=False)
         (part / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         load_bundle(part)
@@ -187,7 +223,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
         MissingExtraError: The net needs an optional dependency.
     """
     description = _read_description(folder / DESCRIPTION)
-    state = _read_model(folder / MODEL, description)
+    state = _read_tensors(folder / MODEL, description, safetensors.torch.load)
     try:
         multilabel = description["multilabel"] is True
         arguments = without_weights(description["net"])
@@ -204,6 +240,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
             temperature=_checked_temperature(description["temperature"]),
             calibrated=description["calibrated"] is True,
             operating_point=description["operating_point"],
+            outliers=_read_outliers(folder / OUTLIERS, description),
             extras=description["extras"],
             device=torch.device(device),
         )
@@ -230,7 +267,18 @@ def _read_description(path: Path) -> dict[str, Any]:
     return dict(description)
 
 
-def _read_model(path: Path, description: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _read_outliers(path: Path, description: Mapping[str, Any]) -> OutlierScorer | None:
+    if OUTLIERS not in description["sha256"]:
+        return None
+    try:
+        return OutlierScorer.from_arrays(_read_tensors(path, description, safetensors.numpy.load))
+    except DataError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _read_tensors(
+    path: Path, description: Mapping[str, Any], load: Callable[[bytes], dict[str, Tensors]]
+) -> dict[str, Tensors]:
     """Read the file once, so that what is checked is what is loaded."""
     try:
         content = path.read_bytes()
@@ -239,12 +287,12 @@ def _read_model(path: Path, description: Mapping[str, Any]) -> dict[str, torch.T
             f"expected the weights of the bundle in {path}, got {error}; copy the bundle again"
         ) from error
     checksums = description.get("sha256")
-    expected = checksums.get(MODEL) if isinstance(checksums, dict) else None
+    expected = checksums.get(path.name) if isinstance(checksums, dict) else None
     digest = hashlib.sha256(content).hexdigest()
     if digest != expected:
         raise WeightsError(f"expected {path} with SHA-256 {expected}, got {digest}; copy the bundle again")
     try:
-        return safetensors.torch.load(content)
+        return load(content)
     except safetensors.SafetensorError as error:
         raise WeightsError(f"expected {path} in safetensors format, got {error}; write the bundle again") from error
 

@@ -4,7 +4,7 @@ Knows Lightning only through the experiment's trainer. What is measured is for `
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
+from cxr.data.decoding import StoredArray
 from cxr.data.identity import hash_ids
 from cxr.data.samples import target_names
 from cxr.errors import ConfigError
@@ -25,10 +26,12 @@ from cxr.evaluation.report.collect import Options, choose_point
 from cxr.evaluation.report.material import read_run
 from cxr.evaluation.report.page import write_report
 from cxr.explanation.gallery import draw_gallery
-from cxr.inference.bundle import load_bundle
+from cxr.inference.bundle import Fitted, load_bundle
+from cxr.inference.outliers import fit_outliers
 from cxr.inference.saliency import make_maps
 from cxr.training.assemble import Experiment
 from cxr.training.building import plain
+from cxr.training.datamodule import ChestDataModule
 from cxr.training.interrupts import interrupts
 from cxr.training.metrics import Question, make_questions
 from cxr.training.run_folder import RunFolder, mean_headlines
@@ -39,6 +42,7 @@ log = logging.getLogger(__name__)
 Answers = dict[str, dict[str, Question]]  # part -> target, or "" -> what the net answered
 OF_THIS_RUN = ("paths", "ckpt_path", "run_name", "logger", "callbacks")
 PICTURES_OF_EACH = 4
+IMAGES_AT_ONCE = 256
 _LEAST_PROB = 1e-12
 
 grad_cam = partial(make_maps, method="gradcam")
@@ -116,6 +120,18 @@ def choose_points(folder: RunFolder, rule: str) -> dict[str, Any] | None:
     chosen = {question.name: choose_point(question, rule) for question in read_run(folder.root).questions}
     points = {name: point.to_dict() for name, point in chosen.items() if point is not None}
     return points.get("", points) if points else None
+
+
+def fit_beside(experiment: Experiment, folder: RunFolder) -> Fitted:
+    """What goes with the net: temperature, operating point, and what tells images unlike those of training."""
+    outliers = fit_outliers(_batches(experiment.datamodule, "train"), _batches(experiment.datamodule, "val"))
+    return Fitted(folder.read_temperature(), choose_points(folder, experiment.config.operating_point), outliers)
+
+
+def _batches(data: ChestDataModule, part: str) -> Iterator[StoredArray]:
+    rows = np.arange(len(data.parts[part]))
+    for start in range(0, len(rows), IMAGES_AT_ONCE):
+        yield data.stored_images(part, rows[start : start + IMAGES_AT_ONCE])
 
 
 def write_run_report(experiment: Experiment, folder: RunFolder) -> None:

@@ -22,7 +22,7 @@ from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble
 from cxr.training.building import plain
 from cxr.training.callbacks.wandb_media import finish_wandb
-from cxr.training.evaluate import choose_points, evaluate, write_run_report
+from cxr.training.evaluate import evaluate, fit_beside, write_run_report
 from cxr.training.interrupts import interrupts
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
@@ -176,7 +176,7 @@ def write_run_bundle(experiment: Experiment, folder: RunFolder) -> None:
     write_bundle(
         folder.root / "bundle", experiment.task.net, experiment.net_config, experiment.cohort.class_names,
         experiment.preprocess, extras, multilabel=bool(target_names(experiment.cohort.samples)),
-        temperature=folder.read_temperature(), operating_point=choose_points(folder, experiment.config.operating_point),
+        fitted=fit_beside(experiment, folder),
     )  # fmt: skip
 
 
