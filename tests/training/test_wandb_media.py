@@ -46,10 +46,13 @@ def test_an_offline_run_holds_the_figures_of_every_epoch_under_stable_keys(compo
             assert np.asarray(picture.convert("L")).std() > 5
 
 
-def test_images_of_a_dataset_that_is_not_public_stay_here(compose_run, tmp_path):
-    fit(compose_run(tmp_path / "run", "logger=wandb", "trainer.max_epochs=1", "data.public_images=false"))
+@pytest.mark.parametrize("public", [True, False])
+def test_images_are_sent_of_a_public_dataset_only(public, compose_run, tmp_path):
+    words = ("logger=wandb", "trainer.max_epochs=1", "report=true", f"data.public_images={str(public).lower()}")
+    fit(compose_run(tmp_path / "run", *words))
     pictures = media(tmp_path / "run")
-    assert "val/samples" not in pictures
+    assert ("val/samples" in pictures) is public
+    assert any(key.startswith("gallery") for key in pictures) is public
     assert "val/confusion" in pictures
 
 

@@ -21,7 +21,7 @@ from cxr.inference.bundle import write_bundle
 from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble
 from cxr.training.building import plain
-from cxr.training.callbacks.wandb_media import finish_wandb
+from cxr.training.callbacks.wandb_media import finish_wandb, log_gallery
 from cxr.training.evaluate import evaluate, fit_beside, write_run_report
 from cxr.training.interrupts import interrupts
 from cxr.training.run_folder import RunFolder, start_logging
@@ -114,6 +114,7 @@ def conclude(experiment: Experiment, folder: RunFolder, metrics: dict[str, float
     write_run_bundle(experiment, folder)
     if experiment.config.report:
         write_run_report(experiment, folder)
+        log_gallery(experiment.trainer.loggers, sorted((folder.root / "gallery").glob("*.png")))
     show_results(folder.root, metrics, phantom_ceiling(experiment.datamodule.parts["test"]))
 
 

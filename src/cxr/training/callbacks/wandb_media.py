@@ -6,7 +6,7 @@ No account is ever needed: without an API key the run is recorded offline and ca
 import logging
 import netrc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -85,6 +85,13 @@ def log_checkpoint(loggers: Iterable[Logger], checkpoint: Path) -> None:
         if isinstance(logger, WandbLogger):
             name = f"model-{logger.experiment.id}"
             logger.experiment.log_artifact(str(checkpoint), name=name, type="model", aliases=["best"])
+
+
+def log_gallery(loggers: Iterable[Logger], pictures: Sequence[Path]) -> None:
+    """Add pictures of what the net looks at to the W&B runs, under the key ``gallery``."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and pictures:
+            logger.log_image("gallery", [str(path) for path in pictures], caption=[path.stem for path in pictures])
 
 
 class WandbMedia(pl.Callback):
