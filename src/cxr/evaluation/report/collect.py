@@ -175,6 +175,7 @@ def _measure_part(
     full = part != "train"
     return {
         "name": part,
+        "stem": f"{part}_{question.name}" if question.name else part,
         "images": len(table),
         "patients": int(table["patient_id"].nunique()) if table["patient_id"].notna().any() else None,
         "prevalence": float((target == 1).mean()) if len(question.class_names) == 2 else None,

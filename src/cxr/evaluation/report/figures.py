@@ -30,10 +30,10 @@ def draw_figures(material: Material, report: dict[str, Any], rule: str) -> Itera
         rule: Chooses the operating point to mark.
     """
     for question, numbers in zip(material.questions, report["questions"], strict=True):
-        for part in (part for part in question.parts if part != "train"):
-            target, probs = target_and_probs(question.parts[part])
+        for part in (part for part in numbers["parts"] if part["name"] != "train"):
+            target, probs = target_and_probs(question.parts[part["name"]])
             figures = classification_figures(target, probs, question.class_names)
-            yield from ((f"{numbers['key']}{part}_{name}", figure) for name, figure in figures.items())
+            yield from ((f"{part['stem']}_{name}", figure) for name, figure in figures.items())
         yield from _draw_worth(question, numbers, rule)
     if report["best"] is not None and material.history is not None:
         monitor = material.config["monitor"]
@@ -42,9 +42,8 @@ def draw_figures(material: Material, report: dict[str, Any], rule: str) -> Itera
 
 def _draw_worth(question: Question, numbers: dict[str, Any], rule: str) -> Iterator[Named]:
     """Calibration, scores, net benefit and abstention on the last part."""
-    part, table = list(question.parts.items())[-1]
-    target, probs = target_and_probs(table)
-    stem = f"{numbers['key']}{part}"
+    target, probs = target_and_probs(list(question.parts.values())[-1])
+    stem = numbers["parts"][-1]["stem"]
     yield f"{stem}_reliability", plot_reliability(target, _calibrated(question, numbers), question.class_names)
     yield f"{stem}_risk_coverage", plot_risk_coverage(target, probs, choose_abstention(question))
     if len(question.class_names) == 2:
