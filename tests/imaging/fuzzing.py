@@ -343,7 +343,7 @@ def _read_here(folder: Path, seed: int, first: int, count: int) -> None:
 
 
 def _peak_bytes() -> int:
-    """Largest resident memory of this program; the figure of `getrusage` would hold that of its parent before `exec`."""
+    """Largest resident memory of this program; `getrusage` would tell that of its parent before `exec` as well."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
