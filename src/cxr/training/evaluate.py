@@ -39,7 +39,6 @@ from cxr.training.sources import id_salt
 
 log = logging.getLogger(__name__)
 
-Answers = dict[str, dict[str, Question]]  # part -> target, or "" -> what the net answered
 OF_THIS_RUN = ("paths", "ckpt_path", "run_name", "logger", "callbacks")
 PICTURES_OF_EACH = 4
 IMAGES_AT_ONCE = 256
