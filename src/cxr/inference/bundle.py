@@ -65,9 +65,9 @@ class Predictor:
         temperature: Logits are divided by it.
         calibrated: Whether the temperature was fitted; if not, a probability is no frequency.
         operating_point: What evaluation chose, None before.
-        outliers: Tells images that are unlike those of training; None where there were too few to know.
         extras: What the training run recorded, as plain values.
         device: Where the net lies.
+        outliers: Tells images that are unlike those of training; None where there were too few to know.
     """
 
     net: nn.Module
@@ -77,9 +77,9 @@ class Predictor:
     temperature: float
     calibrated: bool
     operating_point: dict[str, Any] | None
-    outliers: OutlierScorer | None
     extras: dict[str, Any]
     device: torch.device
+    outliers: OutlierScorer | None = None
 
     def predict(self, paths: Sequence[Path | str], batch_size: int = 16) -> pd.DataFrame:
         """Predict image files; no more than a batch of them is in memory.
