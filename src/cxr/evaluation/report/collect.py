@@ -172,7 +172,7 @@ def _measure_part(
 ) -> Report:
     table = question.parts[part]
     target, _ = target_and_probs(table)
-    full = part != "train"
+    last = part == list(question.parts)[-1]
     return {
         "name": part,
         "stem": f"{part}_{question.name}" if question.name else part,
@@ -181,10 +181,10 @@ def _measure_part(
         "prevalence": float((target == 1).mean()) if len(question.class_names) == 2 else None,
         "metrics": _measure(table, question.class_names, options),
         "studies": _measure_studies(table, question.class_names, options),
-        "calibration": _measure_calibration(question, part, temperature) if full else [],
-        "selective": _measure_selective(question, part) if full else None,
-        "subgroups": _measure_groups(question, part, options, omitted) if full else [],
-        "baselines": _measure_baselines(question, part, options) if full else [],
+        "calibration": _measure_calibration(question, part, temperature) if part != "train" else [],
+        "selective": _measure_selective(question, part) if last else None,
+        "subgroups": _measure_groups(question, part, options, omitted) if last else [],
+        "baselines": _measure_baselines(question, part, options) if last else [],
     }
 
 
