@@ -91,3 +91,4 @@ def test_files_that_another_process_deletes_meanwhile_count_as_nothing(tmp_path,
 
     monkeypatch.setattr(cache_room.os, "walk", list_then_delete)
     make_room(own, 10, 1500)
+    assert left(tmp_path) == ["own"]

@@ -139,4 +139,6 @@ def test_score_histograms_without_a_point_count_alone():
 
 
 def test_histograms_of_a_class_without_a_case_are_empty(tmp_path):
-    write_figure(plot_score_histograms([0, 0], [0.2, 0.3], ("no", "yes")), tmp_path / "scores.png")
+    figure = plot_score_histograms([0, 0], [0.2, 0.3], ("no", "yes"))
+    write_figure(figure, tmp_path / "scores.png")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["yes: 0", "no: 2"]

@@ -94,11 +94,10 @@ def fit_outliers(train: Iterable[Stored], validation: Iterable[Stored]) -> Outli
     described = np.concatenate([describe(batch) for batch in train])
     if len(described) < LEAST_IMAGES:
         return None
-    mean = described.mean(axis=0)
-    _, spread, directions = np.linalg.svd(described - mean, full_matrices=False)
-    variances = np.maximum(spread**2 / len(described), _TINY)
+    ascending, directions = np.linalg.eigh(np.cov(described, rowvar=False, bias=True))
+    variances, components = np.maximum(ascending[::-1], _TINY), directions.T[::-1][:COMPONENTS].copy()
     rest = float(variances[COMPONENTS:].mean())
-    scorer = OutlierScorer(mean, directions[:COMPONENTS], variances[:COMPONENTS], rest, 1.0)
+    scorer = OutlierScorer(described.mean(axis=0), components, variances[:COMPONENTS], rest, 1.0)
     distances = np.concatenate([scorer.score(batch) for batch in validation])
     threshold = float(np.quantile(distances, SHARE_BELOW))
     return OutlierScorer(scorer.mean, scorer.components, scorer.variances, rest, threshold)

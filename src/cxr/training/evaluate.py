@@ -15,15 +15,16 @@ from omegaconf import DictConfig
 
 from cxr.data.decoding import StoredArray
 from cxr.data.identity import hash_ids
+from cxr.data.image_store import StoredImages
 from cxr.data.samples import target_names
 from cxr.errors import ConfigError
 from cxr.evaluation.baselines import fit_baselines
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.gallery import choose_rows
-from cxr.evaluation.ledger import FILE, count_openings, hash_config, make_opening, record_opening
+from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
 from cxr.evaluation.report.collect import Options, choose_point
-from cxr.evaluation.report.material import read_run
+from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.explanation.gallery import draw_gallery
 from cxr.inference.bundle import Fitted, load_bundle
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 OF_THIS_RUN = ("paths", "ckpt_path", "run_name", "logger", "callbacks")
 PICTURES_OF_EACH = 4
-IMAGES_AT_ONCE = 256
+IMAGES_AT_ONCE, MOST_IMAGES = 256, 5000
 _LEAST_PROB = 1e-12
 
 grad_cam = partial(make_maps, method="gradcam")
@@ -116,21 +117,28 @@ def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
 
 def choose_points(folder: RunFolder, rule: str) -> dict[str, Any] | None:
     """The operating point that goes into the bundle; of several targets one for each; None where there is none."""
-    chosen = {question.name: choose_point(question, rule) for question in read_run(folder.root).questions}
+    chosen = {question.name: choose_point(question, rule) for question in read_questions(folder.root, ("val",))}
     points = {name: point.to_dict() for name, point in chosen.items() if point is not None}
     return points.get("", points) if points else None
 
 
 def fit_beside(experiment: Experiment, folder: RunFolder) -> Fitted:
     """What goes with the net: temperature, operating point, and what tells images unlike those of training."""
-    outliers = fit_outliers(_batches(experiment.datamodule, "train"), _batches(experiment.datamodule, "val"))
+    outliers = fit_outliers(*(_batches(experiment.datamodule, part) for part in ("train", "val")))
     return Fitted(folder.read_temperature(), choose_points(folder, experiment.config.operating_point), outliers)
 
 
 def _batches(data: ChestDataModule, part: str) -> Iterator[StoredArray]:
-    rows = np.arange(len(data.parts[part]))
+    """Stored images spread evenly over a part, MOST_IMAGES at most."""
+    images = open_stored(data, data.parts[part])
+    rows = np.unique(np.linspace(0, len(images) - 1, MOST_IMAGES).round().astype(np.int64))
     for start in range(0, len(rows), IMAGES_AT_ONCE):
-        yield data.stored_images(part, rows[start : start + IMAGES_AT_ONCE])
+        yield images[rows[start : start + IMAGES_AT_ONCE]]
+
+
+def open_stored(data: ChestDataModule, samples: pd.DataFrame) -> StoredImages:
+    """The stored images of some samples, in their order."""
+    return data.images.open(samples["image_path"].tolist(), samples["content_hash"].tolist())
 
 
 def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
@@ -140,14 +148,14 @@ def write_run_report(experiment: Experiment, folder: RunFolder) -> None:
         if experiment.config.data.public_images:
             write_gallery(experiment, folder)
     options = Options(rule=experiment.config.operating_point)
-    write_report(read_run(folder.root), folder.root, options, openings=tell_openings(experiment))
+    write_report(read_run(folder.root), folder.root, options)
 
 
 def write_baselines(experiment: Experiment, folder: RunFolder) -> None:
     """Predictions of what needs no net, on the parts that the model was evaluated on."""
     cohort, data = experiment.cohort, experiment.datamodule
     samples = cohort.samples
-    stored = data.images.open(samples["image_path"].tolist(), samples["content_hash"].tolist())
+    stored = open_stored(data, samples)
     for baseline in fit_baselines(samples, cohort.class_names, stored, experiment.config.seed):
         for part, probs in baseline.probs.items():
             if (folder.root / f"predictions_{part}.csv").exists():
@@ -174,23 +182,8 @@ def write_gallery(experiment: Experiment, folder: RunFolder) -> None:
 
 def describe_opening(experiment: Experiment, folder: RunFolder, metrics: Mapping[str, float]) -> tuple[Path, Any]:
     """The ledger, and its entry for this evaluation of the test part."""
-    config = {key: value for key, value in plain(experiment.config).items() if key not in OF_THIS_RUN}
+    config_values = plain(experiment.config)
+    recipe = {key: value for key, value in config_values.items() if key not in OF_THIS_RUN}
     fingerprint = experiment.cohort.report["test_fingerprint"]
-    opening = make_opening(folder.root.name, hash_config(config), fingerprint, "auroc", metrics["test/auroc"])
-    return ledger_path(experiment.config), opening
-
-
-def tell_openings(experiment: Experiment) -> str:
-    """How often this test part was evaluated, as a sentence."""
-    if not experiment.config.test:
-        return ""
-    counted = count_openings(ledger_path(experiment.config), experiment.cohort.report["test_fingerprint"])
-    if counted.omitted:
-        return ""
-    return f"{counted.openings} evaluation{'s' * (counted.openings != 1)} of this test part so far"
-
-
-def ledger_path(config: DictConfig) -> Path:
-    """Where evaluations of the test part are told: beside the given split, else beside the runs that made theirs."""
-    split_file = config.data.split_file
-    return (Path(config.paths.log_dir) if split_file is None else Path(split_file).parent) / FILE
+    opening = make_opening(folder.root.name, hash_config(recipe), fingerprint, "auroc", metrics["test/auroc"])
+    return ledger_path(config_values), opening

@@ -103,7 +103,7 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
     score = float(checkpoint.best_model_score)
     if experiment.trainer.is_global_zero:
         folder.write_best(config.monitor.metric, score, best)
-    metrics = evaluate(experiment, folder, best, ["train", "val", "test"] if config.test else ["train", "val"])
+    metrics = evaluate(experiment, folder, best, [*(["train"] * config.report), "val", *(["test"] * config.test)])
     if experiment.trainer.is_global_zero:
         conclude(experiment, folder, metrics)
     return FitResult(folder.root, score, best, metrics)

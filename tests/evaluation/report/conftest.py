@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from cxr.evaluation.ledger import FILE, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, write_predictions
 
 NAMES = ["well", "ill"]
@@ -61,8 +62,13 @@ def write_run(folder):
         "optimizer": {"_target_": "torch.optim.AdamW"},
         "scheduler": {"_target_": None},
         "loss": {"_target_": "cxr.training.losses.make_cross_entropy"},
-        "data": {"batch_size": 16, "reader": {"_target_": "cxr.data.readers.make_image_folder_samples"}},
+        "data": {
+            "split_file": None,
+            "batch_size": 16,
+            "reader": {"_target_": "cxr.data.readers.make_image_folder_samples"},
+        },
         "trainer": {"max_epochs": 3},
+        "paths": {"log_dir": str(folder.parent)},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     data = {
@@ -78,10 +84,13 @@ def write_run(folder):
         "images": {part: {"well": count // 2, "ill": count // 2} for part, count in SIZES.items()},
         "patients": {part: count // 2 for part, count in SIZES.items()},
         "fingerprint": "abc",
+        "test_fingerprint": "abcd",
     }
     (folder / "data_report.json").write_text(json.dumps(data))
     (folder / "metrics.json").write_text(json.dumps({"best": {"score": 0.9}, "metrics": {"test/auroc": 0.9}}))
     (folder / "environment.txt").write_text("python==3.11\ntorch==2.11\nattrs==1\n")
     history = {"epoch": [0, 1, 2], "seconds": [1.0, 1.0, 1.0], "val/auroc": [0.6, 0.9, 0.8], "val/loss": [3, 2, 1]}
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+    for _ in range(3):
+        record_opening(folder.parent / FILE, make_opening(folder.name, "hash", "abcd", "auroc", 0.9))
     return folder

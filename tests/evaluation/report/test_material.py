@@ -1,11 +1,13 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from cxr.errors import DataError
+from cxr.evaluation.ledger import FILE
 from cxr.evaluation.predictions import write_predictions
-from cxr.evaluation.report.material import read_run, read_tables
+from cxr.evaluation.report.material import ledger_path, read_run, read_tables
 
 from .conftest import make_part
 
@@ -65,3 +67,12 @@ def test_tables_of_other_classes_are_refused(tables):
     tables["val"].with_suffix(".classes.json").write_text(json.dumps(["x", "y"]))
     with pytest.raises(DataError, match=r"expected the classes well, ill in every table, but .*val.csv has x, y"):
         read_tables(tables["test"], tables["val"], None, None)
+
+
+@pytest.mark.parametrize(
+    ("split_file", "expected"),
+    [(None, "logs"), ("given/split.csv", "given"), ("logs/plans/cv/splits/fold_0.csv", "logs")],
+)
+def test_the_ledger_lies_beside_a_given_split_else_among_the_logs(split_file, expected):
+    config = {"paths": {"log_dir": "logs"}, "data": {"split_file": split_file}}
+    assert ledger_path(config) == Path(expected) / FILE

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cxr.errors import DataError
 from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature
+from cxr.evaluation.ledger import count_openings
 from cxr.evaluation.metrics import PER_CLASS, study_map
 from cxr.evaluation.operating_point import (
     OperatingPoint,
@@ -20,7 +21,7 @@ from cxr.evaluation.operating_point import (
     predictive_values,
 )
 from cxr.evaluation.predictions import SUBGROUPS, aggregate_by_study
-from cxr.evaluation.report.material import Material, Question
+from cxr.evaluation.report.material import Material, Question, ledger_path
 from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk, count_answers
 from cxr.evaluation.statistics.bootstrap import bootstrap_metrics, metric_intervals, resample_metrics
 from cxr.evaluation.statistics.intervals import Interval, exact_proportion
@@ -76,8 +77,8 @@ def collect(material: Material, options: Options) -> Report:
     """Measure everything.
 
     Returns:
-        Plain values for JSON: `run, made, synthetic, draws, least, best, net, omitted` and `questions`, each with its
-        tables of numbers, where an interval is a mapping of value, low, high, k and n.
+        Plain values for JSON: `run, made, synthetic, draws, least, best, net, openings, omitted` and `questions`, each
+        with its tables of numbers, where an interval is a mapping of value, low, high, k and n.
 
     Raises:
         DataError: A table cannot be measured.
@@ -92,6 +93,7 @@ def collect(material: Material, options: Options) -> Report:
         "least": options.least,
         "best": _describe_best(material),
         "net": _describe_net(material),
+        "openings": _count_openings(material, omitted),
         "questions": questions,
         "omitted": list(dict.fromkeys(omitted)),
     }
@@ -312,6 +314,18 @@ def _describe_best(material: Material) -> Report | None:
         "epochs": len(epochs),
         "seconds": float(epochs.loc[:best, "seconds"].sum()) if "seconds" in epochs else None,
     }
+
+
+def _count_openings(material: Material, omitted: list[str]) -> int | None:
+    """How often the test part of a run was evaluated, as far as the ledger tells; None where nobody counts."""
+    fingerprint = material.data.get("test_fingerprint")
+    if fingerprint is None or "test" not in material.questions[0].parts:
+        return None
+    counted = count_openings(ledger_path(material.config), fingerprint)
+    if counted.omitted:
+        omitted.append(f"How often the test part was evaluated is not known: {counted.omitted}.")
+        return None
+    return counted.openings
 
 
 def _describe_net(material: Material) -> Report | None:

@@ -15,6 +15,7 @@ import yaml
 from cxr.data.samples import list_first
 from cxr.errors import DataError
 from cxr.evaluation.foreign import read_foreign
+from cxr.evaluation.ledger import FILE
 from cxr.evaluation.predictions import read_predictions
 
 PARTS = ("train", "val", "test")
@@ -84,7 +85,7 @@ def read_run(folder: Path) -> Material:
     config = dict(yaml.safe_load(config_file.read_text()))
     return Material(
         name=f"{config.get('run_name', 'run')} {folder.name}",
-        questions=_read_questions(folder),
+        questions=read_questions(folder),
         config=config,
         data=_read_json(folder / "data_report.json"),
         bundle=_read_json(folder / "bundle" / "bundle.json"),
@@ -119,14 +120,33 @@ def read_tables(test: Path, validation: Path | None, train: Path | None, class_n
     return Material(test.stem, [Question("", names, {part: table for part, (table, _) in read.items()})])
 
 
-def _read_questions(folder: Path) -> list[Question]:
-    """The question of a run, or the questions of a multi-label one, by the names of their tables."""
+def ledger_path(config: Mapping[str, Any]) -> Path:
+    """Where evaluations of a run's test part are told: beside a given split file, else in the folder of all logs.
+
+    A split file among the logs was made by a run or a plan of this project, and counts as made here.
+    """
+    log_dir, split_file = Path(config["paths"]["log_dir"]), config["data"]["split_file"]
+    if split_file is None or log_dir.absolute() in Path(split_file).absolute().parents:
+        return log_dir / FILE
+    return Path(split_file).parent / FILE
+
+
+def read_questions(folder: Path, parts: Sequence[str] = PARTS) -> list[Question]:
+    """The question of a run, or the questions of a multi-label one, by the names of their tables.
+
+    Args:
+        folder: The run folder.
+        parts: Whose tables to read.
+
+    Raises:
+        DataError: There are none, or one is not sound.
+    """
     tables = {path.stem.removeprefix("predictions_"): path for path in sorted(folder.glob("predictions_*.csv"))}
     tables = {name: path for name, path in tables.items() if not name.endswith("_study")}
     found: dict[str, dict[str, Path]] = {}
     for name, path in tables.items():
         part, _, target = name.partition("_")
-        if part in PARTS:
+        if part in parts:
             found.setdefault(target, {})[part] = path
     if not found:
         raise DataError(f"expected tables predictions_<part>.csv in {folder}, but there are none; finish the run")

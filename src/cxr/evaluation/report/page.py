@@ -40,7 +40,7 @@ BASELINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy")
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def write_report(material: Material, folder: Path, options: Options, command: str = "", openings: str = "") -> Path:
+def write_report(material: Material, folder: Path, options: Options, command: str = "") -> Path:
     """Measure, draw and write everything.
 
     Args:
@@ -48,7 +48,6 @@ def write_report(material: Material, folder: Path, options: Options, command: st
         folder: Where; ``metrics.json`` there keeps what else it holds.
         options: What a reader may choose.
         command: The command line, shown on the page.
-        openings: How often the test part was evaluated, as a sentence; empty where nobody counts.
 
     Returns:
         The page.
@@ -56,7 +55,7 @@ def write_report(material: Material, folder: Path, options: Options, command: st
     Raises:
         DataError: A table cannot be measured, or the folder cannot be written.
     """
-    report = collect(material, options) | {"command": command, "openings": openings}
+    report = collect(material, options) | {"command": command}
     facts = gather_facts(material, report)
     documents = {
         "model_card": ("Model card", make_model_card(facts)),
@@ -80,7 +79,7 @@ def make_page(report: Report, figures: Mapping[str, str], documents: Sequence[tu
     """The report as one HTML document without anything to load.
 
     Args:
-        report: Of `collect`, with `command` and `openings`.
+        report: Of `collect`, with `command`.
         figures: Name -> ``data:`` address.
         documents: (key, title, sections) of each.
     """
@@ -150,8 +149,7 @@ def list_cards(report: Report) -> list[dict[str, str]]:
             ]
     cards.append({"value": f"{part['images']:,}", "text": f"images in {where}"})
     if report["openings"]:
-        number, _, rest = report["openings"].partition(" ")
-        cards.append({"value": number, "text": rest})
+        cards.append({"value": f"{report['openings']:,}", "text": "evaluations of this test part so far"})
     return cards
 
 
