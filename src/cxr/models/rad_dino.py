@@ -20,7 +20,7 @@ from cxr.models.weights import State, load_into, read_state
 
 ARCHITECTURE = "vit_base_patch14_dinov2"
 PATCH, SIDE = 14, 518
-MEAN, STD = 0.5307, 0.2583
+MEAN, STD = 0.5307, 0.2583  # with SIDE and a crop of the middle: preprocessor_config.json beside the weights
 DOWNLOAD = "download model.safetensors of https://huggingface.co/microsoft/rad-dino and name it by net.weights_path=..."
 
 NAMES = {

@@ -209,7 +209,7 @@ def _known_layers(net: Classifier, layer: str, names: list[str]) -> str:
     return f"{hint}choose one of its stages {stages}, a layer inside one, or backbone"
 
 
-def _stage_numbers(backbone: nn.Module) -> dict[str, int]:
+def _stage_numbers(backbone: Any) -> dict[str, int]:
     """Full name of each part of a backbone -> stage; what has no parameters goes with what stands before it."""
     from timm.models import group_parameters
 
