@@ -40,7 +40,9 @@ def test_embeddings_are_those_of_the_backbone_and_computed_once(net, tmp_path):
         expected = net.eval().backbone(torch.from_numpy(PREPROCESS.finish(IMAGES))).numpy()
     np.testing.assert_allclose(embeddings, expected, atol=1e-6)
     assert sorted(first.asked) in ([0, 1, 2, 3, 4], [1, 2, 3, 4, 5])  # the same content once
-    np.testing.assert_array_equal(embed_images(net, PREPROCESS, again, HASHES[::-1], tmp_path / "new"), embeddings[::-1])
+    np.testing.assert_array_equal(
+        embed_images(net, PREPROCESS, again, HASHES[::-1], tmp_path / "new"), embeddings[::-1]
+    )
     assert again.asked == []
 
 
