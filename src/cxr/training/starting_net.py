@@ -74,7 +74,11 @@ def build_tuning(config: DictConfig, net: Classifier) -> Tuning:
         ConfigError: A layer is unknown.
     """
     transfer = config.transfer
-    return make_tuning(net, transfer.freeze_upto, transfer.unfreeze_every, transfer.layer_decay)
+    tuning = make_tuning(net, transfer.freeze_upto, transfer.unfreeze_every, transfer.layer_decay)
+    if transfer.unfreeze_every is not None:
+        names = ", ".join(stage.name for stage in reversed(tuning.stages))
+        log.info("stages that join in, one more every %d epochs: %s", transfer.unfreeze_every, names)
+    return tuning
 
 
 def check_devices(config: DictConfig, devices: int) -> None:
