@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from cxr.commands.explain import find_images, read_config, read_part, sample_rows
 from cxr.entry import prepare_environment
@@ -19,6 +17,7 @@ from cxr.imaging.image import read_pixels
 from cxr.imaging.stress import STRESSES
 from cxr.inference.bundle import load_bundle
 from cxr.inference.predictor import Predictor
+from cxr.progress import show_progress
 
 BATCH = 32
 
@@ -78,7 +77,7 @@ def predict_changed(predictor: Predictor, paths: Sequence[str]) -> tuple[Probs, 
     """
     found: list[list[Probs]] = [[] for _ in range(1 + len(STRESSES))]
     starts = range(0, len(paths), BATCH)
-    for start in track(starts, "images under changes", console=Console(stderr=True), transient=True):
+    for start in show_progress(starts, "images under changes"):
         images = [read_pixels(path) for path in paths[start : start + BATCH]]
         found[0].append(predictor.predict_pixels(images))
         for parts, one in zip(found[1:], STRESSES, strict=True):
