@@ -14,12 +14,9 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray, check_probs
 from cxr.evaluation.metrics import (
-    BoolArray,
-    FloatArray,
-    IntArray,
     check_metric_names,
-    check_scores,
     classification_metrics,
     confusion_counts,
     proportion_cells,
@@ -106,7 +103,7 @@ def resample_metrics(
     Raises:
         DataError: Shapes or values do not fit, an unknown metric, or too few draws.
     """
-    target, probs = check_scores(target, probs, len(class_names))
+    target, probs = check_probs(target, probs, len(class_names))
     check_metric_names(names, class_names)
     numbers = number_groups(groups, len(target))
     kept = slice(None) if rows is None else rows
@@ -131,7 +128,7 @@ def metric_intervals(
         DataError: Shapes or values do not fit.
     """
     values = classification_metrics(target, probs, class_names)
-    target, probs = check_scores(target, probs, len(class_names))
+    target, probs = check_probs(target, probs, len(class_names))
     numbers = number_groups(groups, len(target))
     preds = probs.argmax(axis=1)
     cells = proportion_cells(class_names)

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import BoolArray, FloatArray, IntArray, check_metric_names
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray
+from cxr.evaluation.metrics import check_metric_names
 from cxr.evaluation.statistics.bootstrap import metric_intervals, proportion_interval, resample_metrics
 from cxr.evaluation.statistics.difference import Difference
 from cxr.evaluation.statistics.intervals import Interval, no_interval

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.evaluation.metrics import BoolArray, FloatArray, IntArray, name_metrics
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray
+from cxr.evaluation.metrics import name_metrics
 from cxr.evaluation.statistics.resampling import Weights
 
 RANKED = ("auroc", "average_precision")
