@@ -220,9 +220,9 @@ def _run_evaluate(options: argparse.Namespace) -> int:
 
 def _add_compare(commands: "Commands") -> None:
     parser = commands.add_parser("compare", help="which of several models is better on the same test images")
-    parser.add_argument("sources", nargs="+", type=Path, metavar="RUN", help="run folders, or CSVs of predictions")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="RUN", help="folders of runs or plans, or CSVs")
     parser.add_argument("--classes", metavar="A,B", help="of tables: the class names in order")
-    parser.add_argument("--pool", action="store_true", help="take runs of one recipe with different seeds as one")
+    parser.add_argument("--pool", action="store_true", help="take the seeds of one recipe, and a plan, as one")
     parser.add_argument("--no-costs", action="store_true", help="do not load the nets to tell their size and speed")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: comparison in the log folder")
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")

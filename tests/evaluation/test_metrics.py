@@ -179,7 +179,12 @@ def test_the_order_of_rows_does_not_matter(num_classes, seed):
     [
         ([], np.zeros((0, 2)), ["a", "b"], "expected at least one row of probabilities"),
         ([0], [[1.0]], ["a"], r"\(N, 1\) of 2 or more classes, got targets \(1,\) and probabilities \(1, 1\)"),
-        ([0, 1], [[0.5, 0.5]], ["a", "b"], r"\(N, 2\) of 2 or more classes, got targets \(2,\) and probabilities \(1, 2\)"),
+        (
+            [0, 1],
+            [[0.5, 0.5]],
+            ["a", "b"],
+            r"\(N, 2\) of 2 or more classes, got targets \(2,\) and probabilities \(1, 2\)",
+        ),
         ([0, 1], [[0.5, 0.5], [np.nan, 0.5]], ["a", "b"], "expected finite probabilities, got 1 NaN"),
         (
             [0, 2],

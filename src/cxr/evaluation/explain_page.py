@@ -3,14 +3,13 @@
 Everything in it may lie in a run folder: ids are those of the predictions table, and no path is named.
 """
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr.pages import render
+from cxr.pages import embed_picture, render
 
 PAGE_FILE = "explain.html"
 _TEMPLATE = Path(__file__).with_name("explain_page.html")
@@ -54,7 +53,7 @@ def write_page(
     _write_json(sanity, folder / "sanity.json")
     if localisation is not None:
         _write_json(localisation, folder / "localisation.json")
-    sources = {picture.path.name: _embed(picture.path) for picture in pictures}
+    sources = {picture.path.name: embed_picture(picture.path) for picture in pictures}
     page = folder / PAGE_FILE
     text = render(_TEMPLATE, title=f"What the net looks at: {facts['run']}", facts=facts, pictures=pictures,
                   sources=sources, localisation=localisation, sanity=sanity)  # fmt: skip
@@ -64,7 +63,3 @@ def write_page(
 
 def _write_json(values: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _embed(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

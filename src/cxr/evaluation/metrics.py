@@ -69,7 +69,7 @@ def name_metrics(
     per_class = _per_class(counts) | {"auroc": auroc, "average_precision": average_precision}
     metrics = {
         "accuracy": _right(counts) / counts.sum(axis=(-2, -1)),
-        "balanced_accuracy": _mean(per_class["recall"]),
+        "balanced_accuracy": mean_of_known(per_class["recall"]),
         "f1_macro": per_class["f1"].mean(axis=-1),
         "f1_micro": _right(counts) / counts.sum(axis=(-2, -1)),
         "precision_macro": per_class["precision"].mean(axis=-1),
@@ -136,7 +136,7 @@ def study_map(target: ArrayLike, probs: ArrayLike, class_names: list[str]) -> fl
     """
     target, probs = check_probs(target, probs, len(class_names))
     each = [_interpolated_precision(target == k, probs[:, k]) for k in range(len(class_names))]
-    return float(_mean(np.array(each)))
+    return float(mean_of_known(np.array(each)))
 
 
 def confusion_counts(target: ArrayLike, preds: ArrayLike, num_classes: int) -> IntArray:
@@ -220,10 +220,10 @@ def _right(counts: IntArray | FloatArray) -> FloatArray:
 
 
 def _headline(values: FloatArray) -> FloatArray:
-    return values[..., 1] if values.shape[-1] == 2 else _mean(values)
+    return values[..., 1] if values.shape[-1] == 2 else mean_of_known(values)
 
 
-def _mean(values: FloatArray) -> FloatArray:
+def mean_of_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is known; nan where nothing is."""
     known = ~np.isnan(values)
     return _share(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))

@@ -32,6 +32,8 @@ def test_markdown_csv_and_page_tell_the_same(comparison, costs, tmp_path):
     table = pd.read_csv(tmp_path / "comparison.csv")
     page, text = (tmp_path / "comparison.html").read_text(), (tmp_path / "comparison.md").read_text()
     assert len(table) == 3 * len(METRICS)
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert page.count('src="data:image/png;base64,') == 1
     for row in table.itertuples():
         value = f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
         assert value in page

@@ -11,8 +11,9 @@ from PIL import Image
 
 from cxr.errors import ConfigError, DataError
 from cxr.evaluation.metrics import classification_metrics
+from cxr.evaluation.operating_point import Youden, choose_operating_point, count_calls, predictive_values
 from cxr.evaluation.predictions import read_predictions, write_predictions
-from cxr.evaluation.report.collect import Options, collect, target_and_probs
+from cxr.evaluation.report.collect import Options, choose_points, collect, target_and_probs
 from cxr.evaluation.report.material import read_run, read_tables
 from cxr.evaluation.report.page import write_report
 
@@ -155,8 +156,44 @@ def test_three_classes(tmp_path):
         write_predictions(make_part(part, 90, names), names, tmp_path / f"{part}.csv")
     material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
     page = write_report(material, tmp_path / "out", Options()).read_text()
-    assert 'id="operating"' not in page
+    assert 'id="operating"' in page
+    assert 'alt="decision curve on test"' in page
     assert "means over the classes, each against the rest" in page
+    assert "sensitivity at the operating point" not in page
+
+
+@pytest.mark.parametrize("prevalence", [None, 0.05])
+def test_of_three_classes_each_has_its_operating_point(prevalence, tmp_path):
+    names = ["a", "b", "c"]
+    tables = {part: make_part(part, 90, names, seed=seed) for seed, part in enumerate(("val", "test"))}
+    for part, table in tables.items():
+        write_predictions(table, names, tmp_path / f"{part}.csv")
+    material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
+    rules = Options(rule="youden", prevalence=prevalence)
+    points = collect(material, rules)["questions"][0]["operating_points"]
+    assert [point["class"] for point in points if point["chosen"]] == names
+    for k, point in enumerate(point for point in points if point["chosen"]):
+        of_class = {part: (table["target"] == k, table[f"prob_{k}"]) for part, table in tables.items()}
+        threshold = choose_operating_point(*of_class["val"], Youden(), positive_class=names[k]).threshold
+        counts = count_calls(*of_class["test"], threshold)
+        values = (counts.ppv, counts.npv)
+        if prevalence is not None:
+            values = predictive_values(counts.sensitivity, counts.specificity, prevalence)
+        assert point["threshold"] == threshold
+        assert point["sensitivity"]["value"] == pytest.approx(counts.sensitivity)
+        assert point["specificity"]["value"] == pytest.approx(counts.specificity)
+        assert (point["ppv"]["value"], point["npv"]["value"]) == pytest.approx(values)
+        for share in (point[name] for name in ("ppv", "npv") if 0 < point[name]["value"] < 1):
+            assert share["low"] < share["value"] < share["high"]
+
+
+def test_a_class_that_validation_lacks_has_no_operating_point(tmp_path):
+    names = ["a", "b", "c"]
+    validation = make_part("val", 90, names)
+    write_predictions(validation[validation["target"] != 2], names, tmp_path / "val.csv")
+    write_predictions(make_part("test", 90, names), names, tmp_path / "test.csv")
+    material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
+    assert list(choose_points(material.questions[0], "youden")) == ["a", "b"]
 
 
 def test_several_targets_have_their_sections_each(run):

@@ -12,18 +12,25 @@ from numpy.typing import NDArray
 from cxr.errors import DataError
 from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature
 from cxr.evaluation.ledger import count_openings
-from cxr.evaluation.metrics import PER_CLASS, study_map
+from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.operating_point import (
     OperatingPoint,
     choose_operating_point,
-    count_calls,
     parse_rule,
     predictive_values,
 )
 from cxr.evaluation.predictions import SUBGROUPS, aggregate_by_study
 from cxr.evaluation.report.material import Material, Question, ledger_path
 from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk, count_answers
-from cxr.evaluation.statistics.bootstrap import bootstrap_metrics, metric_intervals, resample_metrics
+from cxr.evaluation.statistics.bootstrap import (
+    Draws,
+    bootstrap_metrics,
+    bootstrap_study_map,
+    interval_of_draws,
+    metric_intervals,
+    patients_behind,
+    resample_metrics,
+)
 from cxr.evaluation.statistics.intervals import Interval, exact_proportion
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
@@ -38,6 +45,7 @@ STUDY_HEADLINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy"
 RULES = ("sensitivity >= 0.9", "sensitivity >= 0.95", "specificity >= 0.9", "youden", "threshold 0.5")
 CALIBRATION = ("brier", "log_loss", "ece", "calibration_slope", "calibration_intercept")
 CALLS = ("sensitivity", "specificity", "ppv", "npv")
+ONE_AGAINST_REST = ["rest", "class"]
 WANTED_RISK = 0.05
 GROUP_METRIC = "auroc"
 VALIDATION = "val"
@@ -105,13 +113,32 @@ def target_and_probs(predictions: pd.DataFrame, kind: str = "prob") -> tuple[NDA
     return predictions["target"].to_numpy(np.int64), predictions[columns].to_numpy(np.float64)
 
 
-def choose_point(question: Question, rule: str) -> OperatingPoint | None:
-    """The operating point of a question, chosen on its validation part; None where there is none to choose."""
+def choose_points(question: Question, rule: str) -> dict[str, OperatingPoint]:
+    """The operating points of a question, chosen on its validation part.
+
+    Args:
+        question: Of two classes or more.
+        rule: See `parse_rule`.
+
+    Returns:
+        Class -> point: with two classes of class 1 alone, with more of each class against the rest. A class is left out
+        where validation has none or nothing but its rows; without validation all are.
+    """
     table = question.parts.get(VALIDATION)
-    if table is None or len(question.class_names) != 2 or table["target"].nunique() < 2:
-        return None
+    if table is None:
+        return {}
     target, probs = target_and_probs(table)
-    return choose_operating_point(target == 1, probs[:, 1], parse_rule(rule), positive_class=question.class_names[1])
+    names = question.class_names
+    return {
+        names[k]: choose_operating_point(target == k, probs[:, k], parse_rule(rule), positive_class=names[k])
+        for k in positive_classes(names)
+        if (target == k).any() and (target != k).any()
+    }
+
+
+def positive_classes(class_names: Sequence[str]) -> list[int]:
+    """The classes that are held against the rest: of two the second, of more each."""
+    return [1] if len(class_names) == 2 else list(range(len(class_names)))
 
 
 def choose_abstention(question: Question) -> AbstentionPoint | None:
@@ -202,8 +229,9 @@ def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Optio
         return None
     studies = aggregate_by_study(table)
     metrics = _measure(studies, class_names, options)
-    score = study_map(*target_and_probs(studies), class_names)
-    return {"count": len(studies), "metrics": metrics | {"study_map": {"value": score, "low": None, "high": None}}}
+    groups = patient_groups(studies)
+    score = bootstrap_study_map(*target_and_probs(studies), groups, class_names, options.draws, options.seed)
+    return {"count": len(studies), "metrics": metrics | {"study_map": plain(score)}}
 
 
 def _measure_calibration(question: Question, part: str, temperature: float | None) -> list[Report]:
@@ -215,29 +243,54 @@ def _measure_calibration(question: Question, part: str, temperature: float | Non
 
 
 def _apply_points(question: Question, options: Options) -> Iterator[Report]:
-    """Every rule's threshold from validation, and what it gives on the last part."""
-    for rule in dict.fromkeys((options.rule, *RULES)):
-        point = choose_point(question, rule)
-        if point is not None:
-            yield {
-                "title": rule.replace(">=", "≥"),
-                "chosen": rule == options.rule,
-                **_apply_point(question, point, options),
-            }
+    """Every threshold from validation, and what it gives on the last part: class by class, in each rule by rule."""
+    rules = list(dict.fromkeys((options.rule, *RULES)))
+    chosen = {rule: choose_points(question, rule) for rule in rules}
+    for k in positive_classes(question.class_names):
+        name = question.class_names[k]
+        for rule in rules:
+            if name in chosen[rule]:
+                yield {
+                    "title": rule.replace(">=", "≥"),
+                    "chosen": rule == options.rule,
+                    **_apply_point(question, k, chosen[rule][name], options),
+                }
 
 
-def _apply_point(question: Question, point: OperatingPoint, options: Options) -> Report:
+def _apply_point(question: Question, k: int, point: OperatingPoint, options: Options) -> Report:
+    """The calls of class `k` against the rest on the last part."""
     table = list(question.parts.values())[-1]
     target, probs = target_and_probs(table)
-    called = np.eye(2)[(probs[:, 1] >= point.threshold).astype(int)]  # as if each call were certain
-    of_patients = (target, called, patient_groups(table), question.class_names)
+    positive = (target == k).astype(np.int64)
+    called = np.eye(2)[(probs[:, k] >= point.threshold).astype(int)]  # as if each call were certain
+    groups = patient_groups(table)
+    of_patients = (positive, called, groups, ONE_AGAINST_REST)
     draws = resample_metrics(*of_patients, CALLS, draws=options.draws, seed=options.seed)
-    shares = {name: plain(interval) for name, interval in metric_intervals(*of_patients, draws).items()}
+    intervals = metric_intervals(*of_patients, draws)
     if options.prevalence is not None:
-        counts = count_calls(target == 1, probs[:, 1], point.threshold)
-        values = predictive_values(counts.sensitivity, counts.specificity, options.prevalence)
-        shares |= {name: {"value": value} for name, value in zip(("ppv", "npv"), values, strict=True)}
-    return {"threshold": point.threshold, "on_validation": point.to_dict(), **shares}
+        behind = patients_behind("ppv", positive, groups, ONE_AGAINST_REST)
+        intervals |= _predictive_values(intervals, draws, options.prevalence, behind)
+    return {
+        "class": point.positive_class,
+        "share": float(positive.mean()),
+        "threshold": point.threshold,
+        "on_validation": point.to_dict(),
+        **{name: plain(interval) for name, interval in intervals.items()},
+    }
+
+
+def _predictive_values(
+    intervals: Mapping[str, Interval], draws: Draws, prevalence: float, behind: int
+) -> dict[str, Interval]:
+    """PPV and NPV at a prevalence, each with the interval of the same formula on every draw."""
+    pairs = [(intervals["sensitivity"].value, intervals["specificity"].value)]
+    pairs += zip(draws["sensitivity"], draws["specificity"], strict=True)
+    unknown = (np.nan, np.nan)
+    values = np.array([unknown if np.isnan(pair).any() else predictive_values(*pair, prevalence) for pair in pairs])
+    return {
+        name: interval_of_draws(float(column[0]), column[1:], behind, (0.0, 1.0))
+        for name, column in zip(("ppv", "npv"), values.T, strict=True)
+    }
 
 
 def _measure_selective(question: Question, part: str) -> Report | None:
@@ -264,10 +317,11 @@ def _measure_groups(question: Question, part: str, options: Options, omitted: li
         omitted.append(f"{part} has no column {', '.join(absent)}: no groups by it.")
     if not columns:
         return []
-    point = choose_point(question, options.rule)
+    two = len(question.class_names) == 2
+    point = choose_points(question, options.rule).get(question.class_names[1]) if two else None
     found = measure_subgroups(
         table, question.class_names, columns,
-        [GROUP_METRIC, UNDERDIAGNOSIS] if len(question.class_names) == 2 else [GROUP_METRIC],
+        [GROUP_METRIC, UNDERDIAGNOSIS] if two else [GROUP_METRIC],
         least=options.least, threshold=None if point is None else point.threshold, draws=options.draws,
         seed=options.seed,
     )  # fmt: skip

@@ -7,12 +7,12 @@ from cxr.evaluation.calibration import apply_temperature
 from cxr.evaluation.figure_set import classification_figures
 from cxr.evaluation.figures import plot_learning_curves
 from cxr.evaluation.figures_worth import (
-    plot_decision_curve,
+    plot_decision_curves,
     plot_reliability,
     plot_risk_coverage,
     plot_score_histograms,
 )
-from cxr.evaluation.report.collect import choose_abstention, choose_point, target_and_probs
+from cxr.evaluation.report.collect import choose_abstention, choose_points, target_and_probs
 from cxr.evaluation.report.material import Material, Question
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def _draw_worth(question: Question, numbers: dict[str, Any], rule: str) -> Itera
     stem = numbers["parts"][-1]["stem"]
     yield f"{stem}_reliability", plot_reliability(target, _calibrated(question, numbers), question.class_names)
     yield f"{stem}_risk_coverage", plot_risk_coverage(target, probs, choose_abstention(question))
+    yield f"{stem}_decision_curve", plot_decision_curves(target, probs, question.class_names)
     if len(question.class_names) == 2:
         others, name = question.class_names
-        positive, prob = target == 1, probs[:, 1]
-        yield f"{stem}_scores", plot_score_histograms(positive, prob, (others, name), choose_point(question, rule))
-        yield f"{stem}_decision_curve", plot_decision_curve(positive, prob, name)
+        point = choose_points(question, rule).get(name)
+        yield f"{stem}_scores", plot_score_histograms(target == 1, probs[:, 1], (others, name), point)
 
 
 def _calibrated(question: Question, numbers: dict[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,26 @@ def weighted_areas(ranking: Ranking, weights: Weights) -> tuple[FloatArray, Floa
         return np.where(negatives > 0, 1 - wrong / (positives * negatives), np.nan), average
 
 
+def weighted_envelope(ranking: Ranking, weights: Weights) -> FloatArray:
+    """Interpolated average precision under each of B weightings, as `cxr.evaluation.metrics.study_map` has it.
+
+    Args:
+        ranking: Of N rows.
+        weights: (N, B) whole numbers from 0.
+
+    Returns:
+        (B,): the mean over the cases of the greatest precision at their tie or a later one; nan without a case.
+    """
+    ordered = weights[ranking.order]
+    rows, cases = _running_sum(ordered), _running_sum(ordered[ranking.cases])
+    until, reached = cases[ranking.cases_until], rows[ranking.end]
+    here = (until - cases[ranking.cases_before]).astype(np.float64)
+    precision = np.divide(until, reached, out=np.zeros_like(here), where=reached > 0)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.einsum("tb,tb->b", here, best) / cases[-1])
+
+
 def weighted_counts(cells: IntArray, weights: Weights, size: int) -> FloatArray:
     """(B, K, K) confusion counts; `cells` (N,) are K times the true class plus the called one."""
     onehot = (cells == np.arange(size**2)[:, None]).astype(np.float32)
