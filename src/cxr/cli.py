@@ -268,7 +268,9 @@ def _run_explain(options: argparse.Namespace) -> int:
     else:
         scores = found["localisation"]["scores"]
         for name, words in (("map", "the maps"), ("others", "others' boxes"), ("centre", "the middle")):
-            values = ", ".join(f"{key} {scores[name][key]:.3f}" for key in ("pointing", "iou", "average_precision"))
+            values = ", ".join(
+                f"{key} {scores[name][key]['value']:.3f}" for key in ("pointing", "iou", "average_precision")
+            )
             print(f"{words + ':':<15}{values}")
     print(f"sanity: {found['sanity']['verdict']}")
     print(f"page: {page}")

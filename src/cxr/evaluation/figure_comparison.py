@@ -27,10 +27,10 @@ def plot_comparison(comparison: Comparison) -> Figure:
     rows = len(results) + len(metrics)
     figure = make_figure(9.0, ROW * rows + 1.1)
     values, differences = figure.subplots(1, 2, sharey=True)
-    for ax, title in ((values, "Value"), (differences, f"Difference to {comparison.reference}")):
+    for ax, title in ((values, "Value"), (differences, "Difference to the reference")):
         style_axes(ax)
         ax.grid(visible=False, axis="y")
-        set_title(ax, wrap(title, 44))
+        set_title(ax, title)
     differences.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     for place, result in _place(values, results):
         colour = MUTED if result.difference is None else BLUE

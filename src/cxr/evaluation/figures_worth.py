@@ -4,6 +4,7 @@ As in `figures`, each function returns its own figure, made without pyplot. Know
 where figures are kept.
 """
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,10 +85,12 @@ def plot_decision_curves(target: ArrayLike, probs: ArrayLike, class_names: list[
         ax.set_axis_off()
     for ax, k in zip(axes, shown, strict=False):
         _plot_net_benefit(ax, *of_class(target, probs, k))
-        ax.set(xlabel=f"Threshold probability of {wrap(class_names[k], 40)}", ylabel="Net benefit")
-        set_title(ax, "Decision curve" if len(shown) == 1 else class_names[k])
+        ax.set(xlabel="Threshold probability", ylabel="Net benefit")
+        set_title(ax, textwrap.fill(f"Decision curve: {class_names[k]}", 40))
     if len(shown) == 1:
-        axes[0].set_ylabel("Net benefit (true positives per image)")
+        name = wrap(class_names[1], 40)
+        axes[0].set(xlabel=f"Threshold probability of {name}", ylabel="Net benefit (true positives per image)")
+        set_title(axes[0], "Decision curve")
     add_legend(axes[columns - 1], "Who is treated")
     return figure
 

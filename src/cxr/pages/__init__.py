@@ -24,7 +24,7 @@ def render(template: Path, **values: object) -> str:
         values: What the template names; the functions of `cxr.pages.charts` are there as ``charts``.
     """
     environment = Environment(
-        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
+        loader=FileSystemLoader([template.parent, template.parent.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cxr.errors import ConfigError, DataError
+from cxr.evaluation.explain_page import write_page
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.operating_point import Youden, choose_operating_point, count_calls, predictive_values
 from cxr.evaluation.predictions import read_predictions, write_predictions
@@ -17,6 +18,7 @@ from cxr.evaluation.report.collect import Options, choose_points, collect, targe
 from cxr.evaluation.report.material import read_run, read_tables
 from cxr.evaluation.report.page import write_report
 
+from ..test_explain_page import FACTS, LOCALISATION, SANITY
 from .conftest import NAMES, make_part, write_run
 
 LOADS = re.compile(r"(?:src|href|action|data|poster|srcset)\s*=\s*[\"']?([^\"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)")
@@ -119,6 +121,17 @@ def test_pictures_are_shown_by_kind(run):
     assert gallery.index("Most certain errors") < gallery.index("Most certain, and correct")
     assert "Most uncertain" not in gallery
     assert 'href="#gallery"' in page
+
+
+def test_explanations_have_their_section(run):
+    folder = run / "explain" / "test_gradcam"
+    folder.mkdir(parents=True)
+    write_page(folder, FACTS, [], LOCALISATION, SANITY)
+    page = write_report(read_run(run), run, Options()).read_text()
+    section = page[page.index('<section id="localisation">') : page.index('<section id="training">')]
+    assert 'href="#localisation"' in page
+    assert section.count("0.400 to 0.600") == 19
+    assert "&lt;depend&gt;" in section
 
 
 def test_names_are_escaped(run):

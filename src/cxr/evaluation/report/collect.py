@@ -85,8 +85,8 @@ def collect(material: Material, options: Options) -> Report:
     """Measure everything.
 
     Returns:
-        Plain values for JSON: `run, made, synthetic, draws, least, best, net, openings, omitted` and `questions`, each
-        with its tables of numbers, where an interval is a mapping of value, low, high, k and n.
+        Plain values for JSON: `run, made, synthetic, draws, least, best, net, openings, omitted`, `questions`, each
+        with its tables of numbers, where an interval is a mapping of value, low, high, k and n, and `explanations`.
 
     Raises:
         DataError: A table cannot be measured.
@@ -103,6 +103,7 @@ def collect(material: Material, options: Options) -> Report:
         "net": _describe_net(material),
         "openings": _count_openings(material, omitted),
         "questions": questions,
+        "explanations": list(material.explanations),
         "omitted": list(dict.fromkeys(omitted)),
     }
 

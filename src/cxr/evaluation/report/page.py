@@ -170,6 +170,7 @@ def list_contents(
     }
     contents = [(f"{key}{name}", text) for name, (text, shown) in there.items() if shown]
     contents += [("gallery", "Pictures")] if list_gallery(figures) else []
+    contents += [("localisation", "Saliency")] if report["explanations"] else []
     contents += [("training", "Training")] if "learning_curves" in figures else []
     return contents + [(name, title) for name, title, _ in documents]
 
