@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import count, groupby
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
             _draw(differences, place, result.difference.value, ends, VERMILLION if _excludes_zero(ends) else BLUE)
     values.set_ylim(rows - 0.4, -0.6)
     note = (
-        "Dots with 95% intervals; the open grey dot is the reference. Differences whose interval leaves out 0 are red."
+        "Dots with 95% intervals; the open grey dot is the reference. Differences whose interval leaves out 0 are orange."
     )
     figure.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color=MUTED)
     return figure
@@ -51,7 +52,7 @@ def _place(ax: Axes, results: Sequence[Result]) -> list[tuple[int, Result]]:
     rows, placed, names = count(), [], {}
     for metric, group in groupby(results, key=lambda result: result.metric):
         title = metric.replace("auroc", "AUROC").replace("_", " ")
-        bold = {"fontweight": "bold", "fontsize": 9.5, "color": INK, "ha": "right", "va": "center"}
+        bold: dict[str, Any] = {"fontweight": "bold", "fontsize": 9.5, "color": INK, "ha": "right", "va": "center"}
         ax.annotate(title[0].upper() + title[1:], (0, next(rows)), xycoords=("axes fraction", "data"),
                     xytext=(-8, 0), textcoords="offset points", **bold)  # fmt: skip
         for result in group:

@@ -86,11 +86,14 @@ def plot_decision_curves(target: ArrayLike, probs: ArrayLike, class_names: list[
     for ax, k in zip(axes, shown, strict=False):
         _plot_net_benefit(ax, *of_class(target, probs, k))
         ax.set(xlabel="Threshold probability", ylabel="Net benefit")
-        set_title(ax, textwrap.fill(f"Decision curve: {class_names[k]}", 40))
+        set_title(ax, textwrap.fill(class_names[k], 30))
     if len(shown) == 1:
         name = wrap(class_names[1], 40)
         axes[0].set(xlabel=f"Threshold probability of {name}", ylabel="Net benefit (true positives per image)")
         set_title(axes[0], "Decision curve")
+    else:
+        title = "Decision curves, each class against the rest"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
     add_legend(axes[columns - 1], "Who is treated")
     return figure
 
