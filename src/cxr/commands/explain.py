@@ -26,7 +26,9 @@ from cxr.evaluation.predictions import classes_path, read_predictions
 from cxr.evaluation.report.collect import plain
 from cxr.evaluation.statistics.intervals import Interval
 from cxr.explanation.gallery import choose_labels, draw_gallery, read_images
-from cxr.inference.bundle import Predictor, load_bundle
+from cxr.inference.bundle import load_net
+from cxr.inference.net_predictor import NetPredictor
+from cxr.inference.predictor import Predictor
 from cxr.inference.saliency import make_maps
 from cxr.inference.sanity import Explain as Method
 from cxr.inference.sanity import check_method
@@ -70,7 +72,7 @@ def explain(settings: Explanation) -> tuple[dict[str, Any], Path]:
     """
     prepare_environment()
     config = read_config(settings.run, settings.overrides)
-    predictor = load_bundle(settings.run / "bundle")
+    predictor = load_net(settings.run / "bundle")
     predictions, class_names = read_part(settings.run, settings.part, predictor, settings.target)
     rows = find_images(config, predictions)
     out = make_folder(settings)
@@ -196,7 +198,7 @@ def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return ordered if len(ordered) <= count else ordered.sample(count, random_state=0)
 
 
-def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
+def localise(predictor: NetPredictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
     """Hold the maps of the rows against their boxes; None where no image has any."""
     known = rows[rows["boxes"].notna()] if "boxes" in rows else rows.head(0)
     stored, boxes = read_images(predictor, known)
@@ -227,7 +229,7 @@ def _plain(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, A
     return {maps: {score: plain(interval) for score, interval in own.items()} for maps, own in found.items()}
 
 
-def check_sanity(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
+def check_sanity(predictor: NetPredictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
     """Both sanity checks of the method on the first of the rows, for the predicted classes."""
     few = rows.head(SANITY_IMAGES)
     stored, _ = read_images(predictor, few)
