@@ -40,7 +40,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
             ends = (result.difference.low, result.difference.high)
             _draw(differences, place, result.difference.value, ends, VERMILLION if _excludes_zero(ends) else BLUE)
     values.set_ylim(rows - 0.4, -0.6)
-    note = "Dots with 95% intervals; the open grey dot is the reference. Differences whose interval leaves out 0 are orange."
+    note = "With 95% intervals; the open grey dot is the reference. Differences whose interval leaves out 0 are orange."
     figure.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color=MUTED)
     return figure
 
