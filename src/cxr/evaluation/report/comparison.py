@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr.data.owner_lists import guard_formulas
 from cxr.errors import DataError
 from cxr.evaluation.compare import Comparison, Result
 from cxr.evaluation.report.documents import RESEARCH_ONLY
@@ -37,7 +38,7 @@ def write_comparison(compared: Compared, folder: Path) -> None:
     comparison = compared.comparison
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        comparison.to_frame().to_csv(folder / "comparison.csv", index=False)
+        guard_formulas(comparison.to_frame()).to_csv(folder / "comparison.csv", index=False)
         (folder / "comparison.md").write_text(to_markdown(compared), encoding="utf-8")
         page = render(
             _TEMPLATE, title="Comparison", comparison=comparison, rows=list_rows(comparison),
