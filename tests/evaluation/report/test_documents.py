@@ -44,9 +44,31 @@ def test_claim_has_its_44_items_in_order():
     assert [number for _, listed in CLAIM for number, _ in listed] == list(range(1, 45))
 
 
+@pytest.mark.parametrize(
+    ("net", "told"),
+    [
+        (
+            {"architecture": "densenet121", "pretrained": True, "weights_path": "/home/me"},
+            "pretrained weights: densenet121",
+        ),
+        ({"architecture": "densenet121", "pretrained": False}, "random weights by the seed"),
+        ({"weights": "rsna"}, "pretrained weights: rsna"),
+        ({"weights": None}, "random weights by the seed"),
+    ],
+)
+def test_initial_weights_are_told(net, told, facts):
+    config = {**facts.config, "net": {"name": "a net", **net}}
+    assert items(make_claim(replace(facts, config=config)))["24. Initial parameters"] == told
+
+
+def test_a_table_from_elsewhere_claims_nothing_of_its_source(nothing):
+    assert items(make_claim(nothing))["32. Internal data"] is None
+
+
 def test_what_the_run_knows_is_filled_in(facts):
     claim = items(make_claim(facts))
     assert claim["24. Initial parameters"] == "random weights by the seed"
+    assert "same source" in claim["32. Internal data"]
     assert claim["25. Details"].startswith(
         "AdamW, schedule none, loss make_cross_entropy, batches of 16, at most 3 epochs, seed 7"
     )

@@ -207,10 +207,10 @@ def _answer_claim(facts: Facts) -> dict[int, str]:
         29: "95% intervals from a bootstrap that draws patients; Clopper-Pearson where a share is 0 or 1",
         37: " ".join(facts.results),
         38: " ".join(facts.results),
-        32: "validation and test parts of the same source, see the tables of this report",
     }
     if facts.data:
         answers |= {
+            32: "validation and test parts of the same source, see the tables of this report",
             9: _describe_preprocessing(facts.bundle) or "see the bundle",
             10: f"views: {_describe_views(facts.data)}",
             11: "ids in this report are salted hashes" if facts.config.get("hash_ids") else "ids are told as they are",
@@ -236,7 +236,9 @@ def _answer_claim(facts: Facts) -> dict[int, str]:
 
 
 def _describe_initialisation(config: Mapping[str, Any]) -> str:
-    weights = config["net"].get("weights")
+    net = config["net"]
+    published = net.get("architecture") if net.get("pretrained") else None  # where they lie is of this machine alone
+    weights = net.get("weights", published)
     return "random weights by the seed" if weights is None else f"pretrained weights: {weights}"
 
 
