@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,22 @@ def test_claim_has_its_44_items_in_order():
 def test_initial_weights_are_told(net, told, facts):
     config = {**facts.config, "net": {"name": "a net", **net}}
     assert items(make_claim(replace(facts, config=config)))["24. Initial parameters"] == told
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"leaks": {"pairs": {}}}, "made by the seed 7, .* and near copies of a film are never divided there"),
+        ({}, "made by the seed 7, .* studies and equal files are never divided there"),
+        ({"official_parts": ["test"]}, "test given by the dataset, the rest made by the seed 7"),
+        ({"from_split_file": True, "leaks": {"pairs": {}}}, "what they share was looked for by the leak gate"),
+        ({"from_split_file": True}, "what they share was not looked for, since the leak gate was off"),
+    ],
+    ids=["gate", "no gate", "official", "file", "file, no gate"],
+)
+def test_the_division_is_told_as_it_was_made(data, told, facts):
+    text = items(make_claim(replace(facts, data={**facts.data, **data})))["19. How they were made"]
+    assert re.search(told, text)
 
 
 def test_a_table_from_elsewhere_claims_nothing_of_its_source(nothing):

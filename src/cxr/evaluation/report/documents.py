@@ -157,10 +157,14 @@ def _describe_parts(facts: Facts) -> Iterator[Item]:
 
 
 def _describe_split(facts: Facts) -> str:
-    kept = "patients, studies, equal files and near copies of a film are never divided"
+    looked = "leaks" in facts.data
     if facts.data.get("from_split_file"):
-        return "parts were given by a file; what they share is looked for by the leak gate"
-    return f"made by the seed {facts.config.get('seed')}, classes in proportion; {kept}"
+        found = "was looked for by the leak gate" if looked else "was not looked for, since the leak gate was off"
+        return f"parts were given by a file; what they share {found}"
+    official = facts.data.get("official_parts", [])
+    given = f"{' and '.join(official)} given by the dataset, the rest " if official else ""
+    kept = "patients, studies, equal files and near copies of a film" if looked else "patients, studies and equal files"
+    return f"{given}made by the seed {facts.config.get('seed')}, classes in proportion; {kept} are never divided there"
 
 
 def _describe_composition(data: Mapping[str, Any]) -> Iterator[Item]:
