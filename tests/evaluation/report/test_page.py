@@ -102,6 +102,33 @@ def test_predictive_values_at_a_prevalence(run):
     sensitivity, specificity = point["sensitivity"]["value"], point["specificity"]["value"]
     expected = sensitivity * 0.01 / (sensitivity * 0.01 + (1 - specificity) * 0.99)
     assert point["ppv"]["value"] == pytest.approx(expected)
+    assert point["ppv"]["low"] < expected < point["ppv"]["high"]
+
+
+def test_predictive_values_where_one_class_is_absent(tables):
+    table, _ = read_predictions(tables["test"])
+    write_predictions(table[table["target"] == 1], NAMES, tables["test"])
+    report = collect(read_tables(tables["test"], tables["val"], None, None), Options(prevalence=0.1))
+    (point,) = [point for point in report["questions"][0]["operating_points"] if point["chosen"]]
+    assert point["ppv"]["value"] is None
+    assert point["sensitivity"]["value"] is not None
+
+
+def test_intervals_of_abstention_take_patients_as_a_whole(tables):
+    found = {}
+    for groups in ("pairs", "alone"):
+        table, _ = read_predictions(tables["test"])
+        copies = [table.assign(sample_id=table["sample_id"] + f"-{copy}") for copy in range(4)]
+        doubled = pd.concat(copies, ignore_index=True)
+        if groups == "alone":
+            doubled = doubled.assign(patient_id=doubled["sample_id"], study_id=doubled["sample_id"])
+        write_predictions(doubled, NAMES, tables["test"])
+        report = collect(read_tables(tables["test"], tables["val"], None, None), Options())
+        found[groups] = report["questions"][0]["parts"][-1]["selective"]["coverage"]
+        write_predictions(table, NAMES, tables["test"])
+    assert found["pairs"]["value"] == found["alone"]["value"]
+    widths = {name: interval["high"] - interval["low"] for name, interval in found.items()}
+    assert widths["pairs"] > 1.5 * widths["alone"]
 
 
 def test_groups_and_openings_are_shown(page):

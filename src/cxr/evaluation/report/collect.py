@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature
+from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature, of_top_label
 from cxr.evaluation.ledger import count_openings
 from cxr.evaluation.metrics import PER_CLASS, study_map
 from cxr.evaluation.operating_point import (
+    Counts,
     OperatingPoint,
     choose_operating_point,
     count_calls,
@@ -23,9 +24,18 @@ from cxr.evaluation.operating_point import (
 )
 from cxr.evaluation.predictions import SUBGROUPS, SUM_TOLERANCE, aggregate_by_study, has_studies
 from cxr.evaluation.report.material import Material, Question, ledger_path
-from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk, count_answers
-from cxr.evaluation.statistics.bootstrap import bootstrap_metrics, metric_intervals, resample_metrics
-from cxr.evaluation.statistics.intervals import Interval, exact_proportion
+from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk
+from cxr.evaluation.statistics.bootstrap import (
+    Draws,
+    bootstrap_metrics,
+    interval_of_draws,
+    metric_intervals,
+    patients_behind,
+    proportion_interval,
+    resample_metrics,
+    resample_share,
+)
+from cxr.evaluation.statistics.intervals import Interval
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
 
@@ -212,7 +222,7 @@ def _measure_part(
         "metrics": _measure(table, question.class_names, options),
         "studies": _measure_studies(table, question.class_names, options),
         "calibration": _measure_calibration(question, part, temperature) if part != "train" else [],
-        "selective": _measure_selective(question, part) if last else None,
+        "selective": _measure_selective(question, part, options) if last else None,
         "subgroups": _measure_groups(question, part, options, omitted) if last else [],
         "baselines": _measure_baselines(question, part, options) if last else [],
     }
@@ -260,25 +270,50 @@ def _apply_point(question: Question, point: OperatingPoint, options: Options) ->
     draws = resample_metrics(*of_patients, CALLS, draws=options.draws, seed=options.seed)
     shares = {name: plain(interval) for name, interval in metric_intervals(*of_patients, draws).items()}
     if options.prevalence is not None:
-        counts = count_calls(target == 1, probs[:, 1], point.threshold)
-        values = predictive_values(counts.sensitivity, counts.specificity, options.prevalence)
-        shares |= {name: {"value": value} for name, value in zip(("ppv", "npv"), values, strict=True)}
+        patients = patients_behind("ppv", target, patient_groups(table), question.class_names)
+        shares |= _at_prevalence(count_calls(target == 1, probs[:, 1], point.threshold), draws, options, patients)
     return {"threshold": point.threshold, "on_validation": point.to_dict(), **shares}
 
 
-def _measure_selective(question: Question, part: str) -> Report | None:
+def _at_prevalence(counts: Counts, draws: Draws, options: Options, patients: int) -> Report:
+    """PPV and NPV at the prevalence that a reader gave, of sensitivity and specificity and their draws."""
+    pairs = zip(draws["sensitivity"], draws["specificity"], strict=True)
+    drawn = np.array([_apply_bayes(*pair, options.prevalence) for pair in pairs])
+    values = _apply_bayes(counts.sensitivity, counts.specificity, options.prevalence)
+    return {
+        name: plain(interval_of_draws(value, column, patients, (0.0, 1.0)))
+        for name, value, column in zip(("ppv", "npv"), values, drawn.T, strict=True)
+    }
+
+
+def _apply_bayes(sensitivity: float, specificity: float, prevalence: float | None) -> tuple[float, float]:
+    if prevalence is None or np.isnan(sensitivity) or np.isnan(specificity):
+        return np.nan, np.nan
+    return predictive_values(sensitivity, specificity, prevalence)
+
+
+def _measure_selective(question: Question, part: str, options: Options) -> Report | None:
     point = choose_abstention(question)
     if point is None:
         return None
-    target, probs = target_and_probs(question.parts[part])
-    answers = count_answers(target, probs, point.threshold)
+    table = question.parts[part]
+    target, probs = target_and_probs(table)
+    correct, confidence = of_top_label(target, probs)
+    answered, groups = confidence >= point.threshold, patient_groups(table)
+    shares = {"coverage": (answered, np.full(len(table), True)), "risk": (answered & ~correct, answered)}
     return {
         "wanted_risk": WANTED_RISK,
         "threshold": point.threshold,
-        "coverage": plain(exact_proportion(answers.kept, answers.n)),
-        "risk": plain(exact_proportion(answers.errors, answers.kept)),
+        **{name: _measure_share(*rows, groups, options) for name, rows in shares.items()},
         "aurc": area_under_risk_coverage(target, probs),
     }
+
+
+def _measure_share(
+    part: NDArray[np.bool_], whole: NDArray[np.bool_], groups: NDArray[np.int64], options: Options
+) -> Report:
+    drawn = resample_share(part, whole, groups, options.draws, options.seed)
+    return plain(proportion_interval(int(part.sum()), groups[whole], drawn))
 
 
 def _measure_groups(question: Question, part: str, options: Options, omitted: list[str]) -> list[Report]:

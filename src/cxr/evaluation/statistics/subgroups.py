@@ -8,11 +8,16 @@ import pandas as pd
 
 from cxr.errors import DataError
 from cxr.evaluation.metrics import BoolArray, FloatArray, IntArray, check_metric_names
-from cxr.evaluation.statistics.bootstrap import metric_intervals, proportion_interval, resample_metrics
+from cxr.evaluation.statistics.bootstrap import (
+    metric_intervals,
+    proportion_interval,
+    resample_metrics,
+    resample_share,
+)
 from cxr.evaluation.statistics.difference import Difference
 from cxr.evaluation.statistics.intervals import Interval, no_interval
 from cxr.evaluation.statistics.paired import difference_of_draws
-from cxr.evaluation.statistics.resampling import draw_weights, patient_groups
+from cxr.evaluation.statistics.resampling import patient_groups
 
 LEAST_PATIENTS = 20
 NOT_STATED = "not stated"
@@ -166,20 +171,11 @@ def _measure(
     if UNDERDIAGNOSIS in metrics:
         diseased = part & (table.target == 1)
         missed = diseased & (table.preds == 0)
-        drawn[UNDERDIAGNOSIS] = _draw_share(table, missed, diseased)
+        drawn[UNDERDIAGNOSIS] = resample_share(missed, diseased, table.groups, table.draws, table.seed)
         intervals[UNDERDIAGNOSIS] = proportion_interval(
             int(missed.sum()), table.groups[diseased], drawn[UNDERDIAGNOSIS]
         )
     return intervals, drawn
-
-
-def _draw_share(table: _Table, part: BoolArray, whole: BoolArray) -> FloatArray:
-    sums = [
-        (weights[part].sum(axis=0), weights[whole].sum(axis=0))
-        for weights in draw_weights(table.groups, table.draws, table.seed)
-    ]
-    above, below = (np.concatenate(side) for side in zip(*sums, strict=True))
-    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
 def _cells(name: str, found: Interval, gap: Difference | None, hidden: str) -> dict[str, object]:
