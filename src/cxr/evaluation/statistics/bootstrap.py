@@ -300,8 +300,8 @@ def patients_behind(name: str, target: IntArray, groups: IntArray, class_names: 
     """
     if name in ("accuracy", "f1_micro"):
         return len(np.unique(groups))
-    classes = [k for k, label in enumerate(class_names) if name.endswith(f"/{label}")]
-    sides = [target == k for k in classes[:1]] + [target != k for k in classes[:1]]
+    owners = [k for k, label in enumerate(class_names) if label == name.partition("/")[2]]
+    sides = [target == k for k in owners] + [target != k for k in owners]
     sides = sides if sides else [target == k for k in range(len(class_names))]
     return min((len(np.unique(groups[side])) for side in sides if side.any()), default=0)
 
