@@ -171,6 +171,7 @@ def make_cohort(
     report = _begin_report(dataset, settings)
     samples, own_group, similar = _gather(dataset, settings, images, index, leak_folder, salt, report)
     if settings.split_file is None:
+        report["official_parts"] = sorted({"val", "test"} & set(samples.get("split", [])))
         samples = samples.assign(split=make_split(samples, settings.fractions, settings.seed))
     if similar is not None:
         samples = _guard(samples, own_group, similar, settings.leak_gate, leak_folder, report)

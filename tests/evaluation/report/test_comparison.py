@@ -51,6 +51,14 @@ def test_names_break_neither_markdown_nor_the_page(comparison, tmp_path):
     assert "What they cost" not in (tmp_path / "comparison.html").read_text()
 
 
+def test_no_cell_starts_a_formula(tmp_path):
+    tables = {
+        name: (make_part("test", 80, strength=strength), NAMES) for name, strength in {"=1+1": 2, "@other": 1}.items()
+    }
+    write_comparison(Compared(compare(tables, METRICS), pd.DataFrame()), tmp_path)
+    assert set(pd.read_csv(tmp_path / "comparison.csv")["recipe"]) == {"'=1+1", "'@other"}
+
+
 def test_the_reference_has_no_difference(comparison, costs):
     lines = [
         line for line in to_markdown(Compared(comparison, costs)).splitlines() if line.startswith("| auroc | good")

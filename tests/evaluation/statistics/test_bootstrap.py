@@ -144,6 +144,11 @@ def test_a_class_without_a_case_does_not_count_as_the_smallest():
     assert patients_behind("f1_macro", np.array([0, 0, 1]), np.arange(3), NAMES[:3]) == 1
 
 
+def test_a_class_whose_name_ends_in_that_of_another():
+    target, names = np.array([0, 1, 1, 1, 2, 2, 2, 2, 2]), ["opacity", "left/opacity", "none"]
+    assert patients_behind("auroc/left/opacity", target, np.arange(9), names) == 3
+
+
 def test_any_statistic_of_rows_is_drawn_as_the_metrics_are():
     target, probs, groups = make_case(2)
     right = probs.argmax(axis=1) == target

@@ -1,5 +1,6 @@
 """Every number of a report, as plain values. Knows nothing of figures, pages or where the tables come from."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature
+from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature, of_top_label
 from cxr.evaluation.ledger import count_openings
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.operating_point import (
@@ -19,9 +20,9 @@ from cxr.evaluation.operating_point import (
     parse_rule,
     predictive_values,
 )
-from cxr.evaluation.predictions import SUBGROUPS, aggregate_by_study
+from cxr.evaluation.predictions import SUBGROUPS, SUM_TOLERANCE, aggregate_by_study, has_studies
 from cxr.evaluation.report.material import Material, Question, ledger_path
-from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk, count_answers
+from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk
 from cxr.evaluation.statistics.bootstrap import (
     Draws,
     bootstrap_metrics,
@@ -29,9 +30,11 @@ from cxr.evaluation.statistics.bootstrap import (
     interval_of_draws,
     metric_intervals,
     patients_behind,
+    proportion_interval,
     resample_metrics,
+    resample_share,
 )
-from cxr.evaluation.statistics.intervals import Interval, exact_proportion
+from cxr.evaluation.statistics.intervals import Interval
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
 
@@ -56,7 +59,7 @@ class Options:
     """What a reader of the report may choose.
 
     Attributes:
-        rule: How the operating point that is kept is chosen on validation, see `parse_rule`.
+        rule: How the operating point is chosen on validation, see `parse_rule`.
         prevalence: At which PPV and NPV are told; None is that of the part.
         draws: Of the bootstrap, 1,000 or more.
         seed: Of the draws.
@@ -85,20 +88,26 @@ def collect(material: Material, options: Options) -> Report:
     """Measure everything.
 
     Returns:
-        Plain values for JSON: `run, made, synthetic, draws, least, best, net, openings, omitted`, `questions`, each
-        with its tables of numbers, where an interval is a mapping of value, low, high, k and n, and `explanations`.
+        Plain values for JSON: `run, made, synthetic, draws, least, kept, best, net, openings, omitted,
+        explanations` and `questions`, each with its tables of numbers, where an interval is a mapping of value, low,
+        high, k and n. `kept` is whether the bundle holds the operating points that are marked.
 
     Raises:
         DataError: A table cannot be measured.
     """
     omitted: list[str] = []
-    questions = [_measure_question(question, options, omitted) for question in material.questions]
+    temperatures = [fitted_temperature(material, question) for question in material.questions]
+    questions = [
+        _measure_question(question, temperature, options, omitted)
+        for question, temperature in zip(material.questions, temperatures, strict=True)
+    ]
     return {
         "run": material.name,
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
         "synthetic": "phantom" in str(material.config.get("data", {}).get("reader", {}).get("_target_", "")),
         "draws": options.draws,
         "least": options.least,
+        "kept": bool(material.bundle.get("operating_point")) and options.rule == rule_of(material),
         "best": _describe_best(material),
         "net": _describe_net(material),
         "openings": _count_openings(material, omitted),
@@ -108,10 +117,16 @@ def collect(material: Material, options: Options) -> Report:
     }
 
 
+def rule_of(material: Material) -> str:
+    """How the run chose its operating point; of tables the first of `RULES`."""
+    return str(material.config.get("operating_point", RULES[0]))
+
+
 def target_and_probs(predictions: pd.DataFrame, kind: str = "prob") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Targets (N,), and probabilities (N, K) or, by ``kind='logit'``, logits."""
-    columns = [name for name in predictions if str(name).startswith(f"{kind}_")]
-    return predictions["target"].to_numpy(np.int64), predictions[columns].to_numpy(np.float64)
+    """Targets (N,), and probabilities (N, K) or, by ``kind='logit'``, logits, in the order of the classes."""
+    columns = [name for name in predictions if re.fullmatch(rf"{kind}_\d+", str(name))]
+    ordered = [f"{kind}_{k}" for k in range(len(columns))]
+    return predictions["target"].to_numpy(np.int64), predictions[ordered].to_numpy(np.float64)
 
 
 def choose_points(question: Question, rule: str) -> dict[str, OperatingPoint]:
@@ -153,8 +168,10 @@ def choose_abstention(question: Question) -> AbstentionPoint | None:
         return None
 
 
-def fitted_temperature(question: Question) -> float | None:
-    """The temperature fitted on validation; None where there is none to fit."""
+def fitted_temperature(material: Material, question: Question) -> float | None:
+    """The temperature of the run, one for all its targets, else one fitted on validation; None where there is none."""
+    if "temperature" in material.metrics:
+        return material.metrics["temperature"]
     table = question.parts.get(VALIDATION)
     if table is None:
         return None
@@ -162,8 +179,19 @@ def fitted_temperature(question: Question) -> float | None:
     return None if found.at_bound else found.value
 
 
-def _measure_question(question: Question, options: Options, omitted: list[str]) -> Report:
-    temperature = fitted_temperature(question)
+def name_probs(question: Question, part: str, temperature: float | None) -> dict[str, NDArray[np.float64]]:
+    """Name -> (N, K) probabilities: of the logits before and after the temperature, and the table's if others."""
+    _, logits = target_and_probs(question.parts[part], "logit")
+    _, probs = target_and_probs(question.parts[part])
+    named = {"as the net gives them": apply_temperature(logits, 1.0)}
+    if temperature is not None:
+        named[f"temperature {temperature:.3g}"] = apply_temperature(logits, temperature)
+    if not any(np.allclose(probs, known, rtol=0, atol=SUM_TOLERANCE) for known in named.values()):
+        named["as the table gives them"] = probs
+    return named
+
+
+def _measure_question(question: Question, temperature: float | None, options: Options, omitted: list[str]) -> Report:
     omitted += _tell_omissions(question, temperature)
     parts = [_measure_part(question, part, temperature, options, omitted) for part in question.parts]
     return {
@@ -192,6 +220,8 @@ def _tell_omissions(question: Question, temperature: float | None) -> Iterator[s
         unnamed = int(table["patient_id"].isna().sum())
         if unnamed:
             yield f"{unnamed:,} of {len(table):,} images of {part} name no patient: each counts as one of its own."
+        if table["study_id"].dropna().duplicated().any() and not has_studies(table):
+            yield f"Images of one study differ in label or patient in {part}: nothing is told per study."
         absent = [name for number, name in enumerate(question.class_names) if not (table["target"] == number).any()]
         if absent:
             yield f"{part} has no image of {', '.join(absent)}: what needs one is not defined there."
@@ -212,7 +242,7 @@ def _measure_part(
         "metrics": _measure(table, question.class_names, options),
         "studies": _measure_studies(table, question.class_names, options),
         "calibration": _measure_calibration(question, part, temperature) if part != "train" else [],
-        "selective": _measure_selective(question, part) if last else None,
+        "selective": _measure_selective(question, part, options) if last else None,
         "subgroups": _measure_groups(question, part, options, omitted) if last else [],
         "baselines": _measure_baselines(question, part, options) if last else [],
     }
@@ -226,7 +256,7 @@ def _measure(table: pd.DataFrame, class_names: list[str], options: Options) -> d
 
 def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Options) -> Report | None:
     """The same per study, where a study has several images."""
-    if not table["study_id"].dropna().duplicated().any():
+    if not has_studies(table):
         return None
     studies = aggregate_by_study(table)
     metrics = _measure(studies, class_names, options)
@@ -236,10 +266,8 @@ def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Optio
 
 
 def _measure_calibration(question: Question, part: str, temperature: float | None) -> list[Report]:
-    target, logits = target_and_probs(question.parts[part], "logit")
-    rows = {"as the net gives them": apply_temperature(logits, 1.0)}
-    if temperature is not None:
-        rows[f"temperature {temperature:.3g}"] = apply_temperature(logits, temperature)
+    target, _ = target_and_probs(question.parts[part])
+    rows = name_probs(question, part, temperature)
     return [{"name": name, **calibration_metrics(target, probs, question.class_names)} for name, probs in rows.items()]
 
 
@@ -294,28 +322,36 @@ def _predictive_values(
     }
 
 
-def _measure_selective(question: Question, part: str) -> Report | None:
+def _measure_selective(question: Question, part: str, options: Options) -> Report | None:
     point = choose_abstention(question)
     if point is None:
         return None
-    target, probs = target_and_probs(question.parts[part])
-    answers = count_answers(target, probs, point.threshold)
+    table = question.parts[part]
+    target, probs = target_and_probs(table)
+    correct, confidence = of_top_label(target, probs)
+    answered, groups = confidence >= point.threshold, patient_groups(table)
+    shares = {"coverage": (answered, np.full(len(table), True)), "risk": (answered & ~correct, answered)}
     return {
         "wanted_risk": WANTED_RISK,
         "threshold": point.threshold,
-        "coverage": plain(exact_proportion(answers.kept, answers.n)),
-        "risk": plain(exact_proportion(answers.errors, answers.kept)),
+        **{name: _measure_share(*rows, groups, options) for name, rows in shares.items()},
         "aurc": area_under_risk_coverage(target, probs),
     }
+
+
+def _measure_share(
+    part: NDArray[np.bool_], whole: NDArray[np.bool_], groups: NDArray[np.int64], options: Options
+) -> Report:
+    drawn = resample_share(part, whole, groups, options.draws, options.seed)
+    return plain(proportion_interval(int(part.sum()), groups[whole], drawn))
 
 
 def _measure_groups(question: Question, part: str, options: Options, omitted: list[str]) -> list[Report]:
     """AUROC and its gap in each group; of two classes also underdiagnosis, at the operating point that is kept."""
     table = question.parts[part]
     columns = [column for column in options.subgroups if column in table and table[column].nunique() > 1]
-    absent = [column for column in options.subgroups if column not in table and column not in SUBGROUPS]
-    if absent:
-        omitted.append(f"{part} has no column {', '.join(absent)}: no groups by it.")
+    if tuple(options.subgroups) != SUBGROUPS:
+        omitted += [_why_no_groups(table, part, column) for column in options.subgroups if column not in columns]
     if not columns:
         return []
     two = len(question.class_names) == 2
@@ -327,6 +363,13 @@ def _measure_groups(question: Question, part: str, options: Options, omitted: li
         seed=options.seed,
     )  # fmt: skip
     return [_describe_group(rows) for _, rows in found.groupby(["column", "group"], sort=False)]
+
+
+def _why_no_groups(table: pd.DataFrame, part: str, column: str) -> str:
+    if column not in table:
+        return f"{part} has no column {column}: no groups by it."
+    held = "one value only" if table[column].notna().any() else "nothing"
+    return f"The column {column} of {part} holds {held}: no groups by it."
 
 
 def _describe_group(rows: pd.DataFrame) -> Report:

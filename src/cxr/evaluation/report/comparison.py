@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr.data.owner_lists import guard_formulas
 from cxr.errors import DataError
 from cxr.evaluation.compare import Comparison, Result
 from cxr.evaluation.figure_comparison import plot_comparison
@@ -42,7 +43,7 @@ def write_comparison(compared: Compared, folder: Path) -> None:
     comparison = compared.comparison
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        comparison.to_frame().to_csv(folder / "comparison.csv", index=False)
+        guard_formulas(comparison.to_frame()).to_csv(folder / "comparison.csv", index=False)
         (folder / "comparison.md").write_text(to_markdown(compared), encoding="utf-8")
         write_figure(plot_comparison(comparison), folder / FIGURE)
         page = render(

@@ -226,6 +226,24 @@ def proportion_interval(k: int, among: IntArray, drawn: FloatArray) -> Interval:
     return Interval(found.value, found.low, found.high, found.method, k, n)
 
 
+def resample_share(part: BoolArray, whole: BoolArray, groups: IntArray, draws: int, seed: int) -> FloatArray:
+    """A share of rows in bootstrap samples of whole patients.
+
+    Args:
+        part: (N,) rows that count, all of them among `whole`.
+        whole: (N,) rows that could count.
+        groups: (N,) patients, numbered from 0.
+        draws: Samples, at least 1000.
+        seed: Of the samples.
+
+    Returns:
+        (draws,) nan where a sample has no row that could count.
+    """
+    sums = [(weights[part].sum(axis=0), weights[whole].sum(axis=0)) for weights in draw_weights(groups, draws, seed)]
+    above, below = (np.concatenate(side) for side in zip(*sums, strict=True))
+    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+
+
 def interval_of_draws(value: float, drawn: FloatArray, groups: int, limits: Range | None = None) -> Interval:
     """The interval of a value, from the same number in bootstrap samples.
 
@@ -344,8 +362,8 @@ def patients_behind(name: str, target: IntArray, groups: IntArray, class_names: 
     """
     if name in ("accuracy", "f1_micro"):
         return len(np.unique(groups))
-    classes = [k for k, label in enumerate(class_names) if name.endswith(f"/{label}")]
-    sides = [target == k for k in classes[:1]] + [target != k for k in classes[:1]]
+    owners = [k for k, label in enumerate(class_names) if label == name.partition("/")[2]]
+    sides = [target == k for k in owners] + [target != k for k in owners]
     sides = sides if sides else [target == k for k in range(len(class_names))]
     return min((len(np.unique(groups[side])) for side in sides if side.any()), default=0)
 
