@@ -188,6 +188,7 @@ def test_three_classes(tmp_path):
     page = write_report(material, tmp_path / "out", Options()).read_text()
     assert 'id="operating"' not in page
     assert "means over the classes, each against the rest" in page
+    assert "the operating point is below" not in page
 
 
 def test_several_targets_have_their_sections_each(run):
