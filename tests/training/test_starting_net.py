@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxr.errors import ConfigError, WeightsError
-from cxr.inference.bundle import load_bundle
+from cxr.inference.bundle import load_net
 from cxr.models.build import build_net
 from cxr.training.assemble import assemble
 from cxr.training.config_rules import check_config
@@ -41,7 +41,7 @@ def test_a_run_starts_from_another_with_its_head_where_the_classes_are_the_same(
 ):
     with caplog.at_level("INFO"):
         net = start(compose_run, tmp_path, f"transfer.init_from={source / folder}", "seed=5")
-    before = load_bundle(source / "bundle").net
+    before = load_net(source / "bundle").net
     assert same(net, before, "backbone.")
     assert same(net, before, "head.")
     told = [record.message for record in caplog.records if "starting from" in record.message]
@@ -51,7 +51,7 @@ def test_a_run_starts_from_another_with_its_head_where_the_classes_are_the_same(
 def test_other_classes_have_another_head(compose_run, source, tmp_path, caplog):
     with caplog.at_level("INFO"):
         net = start(compose_run, tmp_path, f"transfer.init_from={source}", "data.scheme=4class")
-    before = load_bundle(source / "bundle")
+    before = load_net(source / "bundle")
     assert same(net, before.net, "backbone.")
     assert net.head.output.out_features == 4
     assert (
@@ -63,14 +63,14 @@ def test_other_classes_have_another_head(compose_run, source, tmp_path, caplog):
 def test_another_head_for_the_same_classes_starts_at_random(compose_run, source, tmp_path, caplog):
     with caplog.at_level("INFO"):
         net = start(compose_run, tmp_path, f"transfer.init_from={source}", "net.dense_units=9")
-    assert same(net, load_bundle(source / "bundle").net, "backbone.")
+    assert same(net, load_net(source / "bundle").net, "backbone.")
     assert "the head has other layers and starts at random" in caplog.text
 
 
 def test_weights_after_a_layer_are_drawn_by_the_seed(compose_run, source, tmp_path):
     wish = [f"transfer.init_from={source}", "transfer.pretrained_upto=block2"]
     nets = [start(compose_run, tmp_path, *wish, f"seed={seed}") for seed in (1, 1, 2)]
-    before = load_bundle(source / "bundle").net
+    before = load_net(source / "bundle").net
     for net in nets:
         assert same(net, before, "backbone.block1.")
         assert same(net, before, "backbone.block2.")
@@ -125,7 +125,7 @@ def test_a_frozen_encoder_is_counted_and_stays_as_it_was(compose_run, source, tm
     wish = [f"transfer.init_from={source}", "transfer.freeze_upto=backbone", "data.scheme=4class"]
     config = compose_run(tmp_path / "run", *wish, "logger=csv", "trainer.max_epochs=1")
     run = fit(config).run_dir
-    after, before = load_bundle(run / "bundle").net, load_bundle(source / "bundle").net
+    after, before = load_net(run / "bundle").net, load_net(source / "bundle").net
     assert same(after, before, "backbone.")
     counted = next(run.rglob("hparams.yaml")).read_text()
     assert f"frozen: {sum(one.numel() for one in before.backbone.parameters())}" in counted
@@ -151,7 +151,7 @@ def test_everything_at_once_trains(compose_run, source, tmp_path):
     config = compose_run(tmp_path / "run", f"transfer.init_from={source}", "transfer.pretrained_upto=block3",
                          "transfer.freeze_upto=block1", "transfer.unfreeze_every=1", "transfer.layer_decay=0.4",
                          "scheduler=one_cycle", "test=false")  # fmt: skip
-    after, before = load_bundle(fit(config).run_dir / "bundle").net, load_bundle(source / "bundle").net
+    after, before = load_net(fit(config).run_dir / "bundle").net, load_net(source / "bundle").net
     assert same(after, before, "backbone.block1.")
     assert not same(after, before, "backbone.block4.")
 

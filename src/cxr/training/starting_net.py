@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Preprocess
-from cxr.inference.bundle import Predictor, load_bundle
+from cxr.inference.bundle import load_net
+from cxr.inference.net_predictor import NetPredictor
 from cxr.models.build import build_net, without_weights
 from cxr.models.head import Classifier
 from cxr.models.transfer import Tuning, make_tuning, redraw_after, take_weights
@@ -56,10 +57,11 @@ def start_from(net: Classifier, folder: Path, class_names: list[str], config: Di
     """Give `net` the weights of a run or bundle, and what these expect of images.
 
     Raises:
+        ConfigError: The bundle is not that of one net.
         WeightsError: There is no bundle, or its backbone is another.
     """
     bundle = folder / "bundle" if (folder / "bundle").is_dir() else folder
-    source = load_bundle(bundle)
+    source = load_net(bundle)
     assert isinstance(source.net, Classifier)  # what build_net makes
     whole = take_weights(net, source.net, source.class_names == class_names, str(bundle))
     net.input_contract = replace(source.net.input_contract, size=net.input_contract.size)
@@ -90,7 +92,7 @@ def check_devices(config: DictConfig, devices: int) -> None:
         )
 
 
-def _tell_head(source: Predictor, class_names: list[str], whole: bool) -> str:
+def _tell_head(source: NetPredictor, class_names: list[str], whole: bool) -> str:
     if whole:
         return "its backbone and its head"
     if source.class_names == class_names:
