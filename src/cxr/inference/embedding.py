@@ -11,6 +11,7 @@ from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Stored
 from cxr.inference.bundle import Predictor, Probs
 from cxr.models.head import Classifier
+from cxr.models.views import SeveralViews
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -24,7 +25,7 @@ def embed_stored(predictor: Predictor, stored: Stored) -> tuple[Embeddings, Prob
         stored: (B, h, w) what `predictor.preprocess.store` gives; B may be 0.
 
     Returns:
-        (B, F) the input of the net's head, and (B, K) probabilities, those of `predict_pixels`.
+        (B, F) the input of the net's head for the images as they are, and (B, K) probabilities, those of `predict_pixels`.
 
     Raises:
         ImageError: The images are of another type than the bundle's preprocessing stores.
@@ -40,4 +41,5 @@ def embed_stored(predictor: Predictor, stored: Stored) -> tuple[Embeddings, Prob
         )
     batch = torch.from_numpy(predictor.preprocess.finish(stored)).to(predictor.device)
     features = net.backbone(batch)
-    return features.float().cpu().numpy(), predictor.to_probs(net.head(features))
+    logits = net(batch) if isinstance(net, SeveralViews) else net.head(features)
+    return features.float().cpu().numpy(), predictor.to_probs(logits)

@@ -12,7 +12,7 @@ from cxr.training.run_folder import RunFolder
 
 FIXED = (
     "seed", "monitor", "hash_ids", "preprocess", "net", "augment", "sampler", "loss", "optimizer", "scheduler",
-    "data.classes", "data.limit", "data.view_filter", "data.batch_size",
+    "ema", "data.classes", "data.limit", "data.view_filter", "data.batch_size",
     "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val",
 )  # fmt: skip
 IN_A_CHECKPOINT = {"state_dict", "optimizer_states", "loops"}
