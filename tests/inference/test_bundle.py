@@ -16,7 +16,9 @@ from PIL import Image
 from cxr.errors import ConfigError, CxrError, ImageError, WeightsError
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess
-from cxr.inference.bundle import DESCRIPTION, MODEL, Predictor, load_bundle, write_bundle
+from cxr.inference.bundle import MODEL, load_bundle, write_bundle
+from cxr.inference.description import DESCRIPTION
+from cxr.inference.net_predictor import NetPredictor
 from cxr.models.build import BUILDERS, build_net
 from cxr.models.custom_cnn import build_custom_cnn
 from cxr.models.head import Classifier
@@ -119,6 +121,11 @@ def test_temperature_softens_the_probabilities(bundle):
     np.testing.assert_allclose(soft.predict_pixels(images), expected)
 
 
+def test_a_kind_that_this_version_does_not_know(bundle):
+    with pytest.raises(WeightsError, match="to be of kind net, got 'oracle'; update cxr-lab"):
+        load_bundle(edit(bundle, kind="oracle"))
+
+
 def test_a_bundle_can_be_moved(bundle, tmp_path):
     before = load_bundle(bundle).predict_pixels(random_images())
     bundle.rename(tmp_path / "elsewhere")
@@ -193,13 +200,13 @@ def test_a_description_that_is_none(bundle, text):
         ({"net": {"name": "os.system", "command": "true"}}, "expected net.name to be one of"),
         ({"net": {"name": "torch.nn.Linear", "in_features": 3}}, "expected net.name to be one of"),
         ({"net": {**NET, "_target_": "os.system"}}, "got _target_; remove them"),
-        ({"net": {}}, "to describe a net of this version, got: 'name'"),
+        ({"net": {}}, "to describe a predictor of this version, got: 'name'"),
         ({"class_names": ["one"]}, r"class_names \['one'\]"),
-        ({"class_names": None}, "to describe a net of this version"),
+        ({"class_names": None}, "to describe a predictor of this version"),
         ({"temperature": 0}, "temperature 0"),
         ({"preprocess": {"sizes": [1, 1]}}, "expected preprocess settings among"),
         ({"preprocess": {"channels": 3}}, "custom_cnn expects channels=1, but the preprocessing gives channels=3"),
-        ({"input_contract": {"colours": 1}}, "to describe a net of this version"),
+        ({"input_contract": {"colours": 1}}, "to describe a predictor of this version"),
         ({"sha256": None}, "with SHA-256 None"),
     ],
 )
@@ -289,4 +296,4 @@ def test_any_description_is_a_predictor_or_a_clear_error(tmp_path_factory, data)
     spoil(description, data)
     (bundle / DESCRIPTION).write_text(json.dumps(description))
     with contextlib.suppress(CxrError):
-        assert isinstance(load_bundle(bundle), Predictor)
+        assert isinstance(load_bundle(bundle), NetPredictor)

@@ -7,8 +7,8 @@ from torch import nn
 
 from cxr.errors import ConfigError, ImageError
 from cxr.imaging.preprocess import Preprocess
-from cxr.inference.bundle import Predictor
 from cxr.inference.embedding import embed_stored
+from cxr.inference.net_predictor import NetPredictor
 from cxr.models.build import BUILDERS, build_net
 
 NAMES = ["a", "b", "c"]
@@ -25,7 +25,7 @@ NETS = MappingProxyType(
 def make_predictor(net, precision="uint8", temperature=1.0):
     contract = net.input_contract
     preprocess = Preprocess(size=(64, 48), precision=precision, low=contract.low, high=contract.high)
-    return Predictor(net.eval(), NAMES, False, preprocess, temperature, False, None, {}, torch.device("cpu"))
+    return NetPredictor(class_names=NAMES, temperature=temperature, net=net.eval(), preprocess=preprocess)
 
 
 def draw_images(count=3):
@@ -77,6 +77,6 @@ def test_images_of_another_preprocessing_are_refused():
 def test_a_net_without_a_head_is_refused():
     net = build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"])
     predictor = make_predictor(net)
-    other = Predictor(nn.Flatten(), NAMES, False, predictor.preprocess, 1.0, False, None, {}, torch.device("cpu"))
+    other = NetPredictor(class_names=NAMES, net=nn.Flatten(), preprocess=predictor.preprocess)
     with pytest.raises(ConfigError, match="expected a net of backbone and head, got Flatten; load it from a bundle"):
         embed_stored(other, np.zeros((2, 64, 48), np.uint8))

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cxr.errors import ConfigError, ImageError
 from cxr.imaging.preprocess import InputContract, Preprocess
-from cxr.inference.bundle import Predictor
+from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.saliency import METHODS, LogOdds, find_cam_layer, make_maps
 from cxr.models.build import BUILDERS, build_net
 from cxr.models.head import Classifier
@@ -31,7 +31,7 @@ def make_predictor(net, size=SIZE, classes=3, multilabel=False, precision="uint8
     contract = net.input_contract if isinstance(net, Classifier) else InputContract(channels=1)
     preprocess = Preprocess(size=size, precision=precision, low=contract.low, high=contract.high)
     names = [f"class {k}" for k in range(classes)]
-    return Predictor(net.eval(), names, multilabel, preprocess, 1.0, False, None, {}, torch.device("cpu"))
+    return NetPredictor(class_names=names, multilabel=multilabel, net=net.eval(), preprocess=preprocess)
 
 
 def build(name, classes=3, **arguments):

@@ -9,7 +9,7 @@ from torch import nn
 
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Preprocess
-from cxr.inference.bundle import Predictor
+from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.saliency import make_maps
 from cxr.inference.sanity import (
     LIMIT,
@@ -40,8 +40,8 @@ def trained():
     """A small net that tells the sides apart, with twelve images."""
     torch.manual_seed(0)
     net = build_net("custom_cnn", 2, filters_1=8, filters_2=8, filters_3=8, filters_4=8, pool=2, dense_units=8)
-    predictor = Predictor(net.eval(), ["left", "right"], False, Preprocess(size=(SIDE, SIDE), normalizer="unit"), 1.0,
-                          False, None, {}, torch.device("cpu"))  # fmt: skip
+    preprocess = Preprocess(size=(SIDE, SIDE), normalizer="unit")
+    predictor = NetPredictor(class_names=["left", "right"], net=net.eval(), preprocess=preprocess)
     stored, labels = draw_images(64)
     images, target = torch.from_numpy(predictor.preprocess.finish(stored)), torch.from_numpy(labels)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
@@ -117,7 +117,7 @@ def test_shuffling_is_a_matter_of_the_seed(trained):
 def test_random_labels_are_learnt_by_heart(trained, multilabel):
     predictor, stored, _ = trained
     _, *rest = shuffle_parameters(predictor, stored, 0)
-    start = Predictor(**{**vars(rest[-1][1]), "multilabel": multilabel})
+    start = NetPredictor(**{**vars(rest[-1][1]), "multilabel": multilabel})
     other, learnt = learn_random_labels(start, stored, seed=0)
     assert learnt >= 0.9
     assert not torch.equal(*(net.get_parameter("head.output.weight") for net in (other.net, start.net)))

@@ -123,10 +123,10 @@ def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tu
     if bundle is None:
         cohort, images, net = source.make_cohort(), source.images, None
     else:
-        from cxr.inference.bundle import load_bundle
+        from cxr.inference.bundle import load_net
         from cxr.inference.embedding import embed_stored
 
-        predictor = load_bundle(bundle)
+        predictor = load_net(bundle)
         images = open_images(source.config, predictor.preprocess)
         cohort, net = source.make_cohort(images), partial(embed_stored, predictor)
         if predictor.class_names != cohort.class_names:

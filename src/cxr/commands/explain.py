@@ -24,7 +24,8 @@ from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.localisation import measure_localisation
 from cxr.evaluation.predictions import classes_path, read_predictions
 from cxr.explanation.gallery import choose_labels, draw_gallery, read_images
-from cxr.inference.bundle import Predictor, load_bundle
+from cxr.inference.bundle import load_net
+from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.saliency import make_maps
 from cxr.inference.sanity import Explain as Method
 from cxr.inference.sanity import check_method
@@ -68,7 +69,7 @@ def explain(settings: Explanation) -> tuple[dict[str, Any], Path]:
     """
     prepare_environment()
     config = read_config(settings.run, settings.overrides)
-    predictor = load_bundle(settings.run / "bundle")
+    predictor = load_net(settings.run / "bundle")
     predictions, class_names = read_part(settings.run, settings.part, predictor, settings.target)
     rows = find_images(config, predictions)
     out = make_folder(settings)
@@ -104,7 +105,7 @@ def read_config(run: Path, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def read_part(run: Path, part: str, predictor: Predictor, target: str | None) -> tuple[pd.DataFrame, list[str]]:
+def read_part(run: Path, part: str, predictor: NetPredictor, target: str | None) -> tuple[pd.DataFrame, list[str]]:
     """The predictions of one part of a run, of one target where it has several.
 
     Raises:
@@ -120,7 +121,7 @@ def read_part(run: Path, part: str, predictor: Predictor, target: str | None) ->
     return read_predictions(table)
 
 
-def check_target(predictor: Predictor, target: str | None) -> None:
+def check_target(predictor: NetPredictor, target: str | None) -> None:
     """Raise ConfigError unless a target is named where the net has several, and only there."""
     if predictor.multilabel and target not in predictor.class_names:
         names = ", ".join(predictor.class_names)
@@ -194,7 +195,7 @@ def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return ordered if len(ordered) <= count else ordered.sample(count, random_state=0)
 
 
-def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
+def localise(predictor: NetPredictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
     """Hold the maps of the rows against their boxes; None where no image has any."""
     known = rows[rows["boxes"].notna()] if "boxes" in rows else rows.head(0)
     stored, boxes = read_images(predictor, known)
@@ -218,7 +219,7 @@ def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: s
     }
 
 
-def check_sanity(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
+def check_sanity(predictor: NetPredictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
     """Both sanity checks of the method on the first of the rows, for the predicted classes."""
     few = rows.head(SANITY_IMAGES)
     stored, _ = read_images(predictor, few)

@@ -19,8 +19,8 @@ from cxr.evaluation.localisation import Boxes
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.imaging.resize import boxes_to_size, resize
-from cxr.inference.bundle import Predictor
 from cxr.inference.embedding import embed_stored
+from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.saliency import Maps
 from cxr.inference.sanity import Explain as Method
 
@@ -31,7 +31,7 @@ TOLERANCE = 0.05
 
 
 def draw_gallery(
-    predictor: Predictor, method: Method, rows: pd.DataFrame, class_names: list[str], target: str | None, out: Path
+    predictor: NetPredictor, method: Method, rows: pd.DataFrame, class_names: list[str], target: str | None, out: Path
 ) -> list[Picture]:
     """Write a picture of each row to ``gallery/<kind>_<number>.png``."""
     (out / "gallery").mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def _draw(
     return Picture(str(row["kind"]), path, f"{title}; {subtitle}")
 
 
-def read_images(predictor: Predictor, rows: pd.DataFrame) -> tuple[NDArray[Any], list[Boxes | None]]:
+def read_images(predictor: NetPredictor, rows: pd.DataFrame) -> tuple[NDArray[Any], list[Boxes | None]]:
     """Stored images (N, h, w), and their boxes in pixels of these; None where it is not known whether there are any.
 
     Raises:
@@ -84,7 +84,7 @@ def read_images(predictor: Predictor, rows: pd.DataFrame) -> tuple[NDArray[Any],
     return stored, boxes
 
 
-def check_same(predictor: Predictor, stored: Stored, rows: pd.DataFrame, target: str | None) -> None:
+def check_same(predictor: NetPredictor, stored: Stored, rows: pd.DataFrame, target: str | None) -> None:
     """Raise DataError unless the net says of the images what the table says."""
     _, probs = embed_stored(predictor, stored)
     if target is not None:
@@ -98,7 +98,7 @@ def check_same(predictor: Predictor, stored: Stored, rows: pd.DataFrame, target:
         )
 
 
-def choose_labels(predictor: Predictor, rows: pd.DataFrame, target: str | None) -> NDArray[np.int64]:
+def choose_labels(predictor: NetPredictor, rows: pd.DataFrame, target: str | None) -> NDArray[np.int64]:
     """The class to explain in each row: the predicted one, or the target that was asked for."""
     if target is not None:
         return np.full(len(rows), predictor.class_names.index(target))

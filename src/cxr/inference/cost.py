@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxr.inference.bundle import Predictor
+from cxr.inference.net_predictor import NetPredictor
 from cxr.models.build import count_parameters
 
 REPEATS = 20
@@ -32,7 +32,7 @@ class Cost:
 
 
 @torch.inference_mode()
-def measure_cost(predictor: Predictor, repeats: int = REPEATS) -> Cost:
+def measure_cost(predictor: NetPredictor, repeats: int = REPEATS) -> Cost:
     """Count and time one image of the size that the net takes.
 
     Args:
@@ -53,7 +53,7 @@ def measure_cost(predictor: Predictor, repeats: int = REPEATS) -> Cost:
     )
 
 
-def _time_pass(predictor: Predictor, image: torch.Tensor) -> float:
+def _time_pass(predictor: NetPredictor, image: torch.Tensor) -> float:
     started = time.perf_counter()
     predictor.net(image)
     if predictor.device.type == "cuda":

@@ -9,7 +9,8 @@ import torch
 
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Stored
-from cxr.inference.bundle import Predictor, Probs
+from cxr.inference.net_predictor import NetPredictor
+from cxr.inference.predictor import Probs
 from cxr.models.head import Classifier
 from cxr.models.views import SeveralViews
 
@@ -17,7 +18,7 @@ Embeddings = npt.NDArray[np.float32]
 
 
 @torch.inference_mode()
-def embed_stored(predictor: Predictor, stored: Stored) -> tuple[Embeddings, Probs]:
+def embed_stored(predictor: NetPredictor, stored: Stored) -> tuple[Embeddings, Probs]:
     """Put stored images through a net, all at once.
 
     Args:
@@ -42,4 +43,4 @@ def embed_stored(predictor: Predictor, stored: Stored) -> tuple[Embeddings, Prob
     batch = torch.from_numpy(predictor.preprocess.finish(stored)).to(predictor.device)
     features = net.backbone(batch)
     logits = net(batch) if isinstance(net, SeveralViews) else net.head(features)
-    return features.float().cpu().numpy(), predictor.to_probs(logits)
+    return features.float().cpu().numpy(), predictor.to_probs(logits.double().cpu().numpy())

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Preprocess, Stored
-from cxr.inference.bundle import Predictor
+from cxr.inference.net_predictor import NetPredictor
 from cxr.models.head import Classifier
 from cxr.models.views import single_view
 
@@ -64,7 +64,11 @@ class LogOdds(nn.Module):
 
 
 def make_maps(
-    predictor: Predictor, stored: Stored, labels: Sequence[int] | Labels, method: str = "gradcam", batch_size: int = 16
+    predictor: NetPredictor,
+    stored: Stored,
+    labels: Sequence[int] | Labels,
+    method: str = "gradcam",
+    batch_size: int = 16,
 ) -> Maps:
     """Explain a class of each stored image.
 
@@ -155,7 +159,7 @@ def _mixes_places(module: nn.Module, shape: torch.Size) -> bool:
 
 
 @contextmanager
-def _explained_copy(predictor: Predictor) -> Iterator[LogOdds]:
+def _explained_copy(predictor: NetPredictor) -> Iterator[LogOdds]:
     """A copy of the net whose activations do not overwrite their input, which a saliency method must still read.
 
     Of a net that looks at several views it is the one that looks at the image as it is, which the maps lie over.
@@ -283,7 +287,7 @@ def _scale(maps: torch.Tensor) -> Maps:
     return np.clip(np.divide(values, highest, out=np.zeros_like(values), where=highest > 0), 0, 1)
 
 
-def _check(predictor: Predictor, stored: Stored, labels: Sequence[int] | Labels, method: str) -> None:
+def _check(predictor: NetPredictor, stored: Stored, labels: Sequence[int] | Labels, method: str) -> None:
     if method not in METHODS:
         raise ConfigError(f"expected a method among {', '.join(METHODS)}, got {method!r}; choose one of these")
     if not isinstance(predictor.net, Classifier):

@@ -24,10 +24,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Stored
-from cxr.inference.bundle import Predictor
+from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.saliency import Labels, Maps
 
-Explain = Callable[[Predictor, Stored, Labels], Maps]
+Explain = Callable[[NetPredictor, Stored, Labels], Maps]
 
 STAGES = 4
 """Steps in which the backbone is shuffled."""
@@ -94,7 +94,7 @@ class Sanity:
         }
 
 
-def check_method(explain: Explain, predictor: Predictor, stored: Stored, labels: Labels, seed: int = 0) -> Sanity:
+def check_method(explain: Explain, predictor: NetPredictor, stored: Stored, labels: Labels, seed: int = 0) -> Sanity:
     """Run both checks.
 
     Args:
@@ -117,7 +117,7 @@ def check_method(explain: Explain, predictor: Predictor, stored: Stored, labels:
     return Sanity(tuple(rows), memorised)
 
 
-def shuffle_parameters(predictor: Predictor, stored: Stored, seed: int) -> Iterator[tuple[str, Predictor]]:
+def shuffle_parameters(predictor: NetPredictor, stored: Stored, seed: int) -> Iterator[tuple[str, NetPredictor]]:
     """The predictor with more and more of its layers shuffled, from the head down; each with a name.
 
     Batch norm then takes the statistics of `stored`, so that signals neither vanish nor explode.
@@ -153,7 +153,7 @@ def _shuffle(layer: nn.Module, generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def _renew_batch_norm(predictor: Predictor, stored: Stored) -> None:
+def _renew_batch_norm(predictor: NetPredictor, stored: Stored) -> None:
     norms = [module for module in predictor.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
@@ -167,7 +167,7 @@ def _renew_batch_norm(predictor: Predictor, stored: Stored) -> None:
         norm.eval().momentum = momentum
 
 
-def learn_random_labels(predictor: Predictor, stored: Stored, seed: int) -> tuple[Predictor, float]:
+def learn_random_labels(predictor: NetPredictor, stored: Stored, seed: int) -> tuple[NetPredictor, float]:
     """Train a copy of a predictor on random labels of some images, for `EPOCHS` epochs without augmentation.
 
     Returns:
@@ -199,7 +199,7 @@ def _only_norms_train(net: nn.Module) -> None:
             module.train()
 
 
-def _draw_labels(predictor: Predictor, count: int, rng: np.random.Generator) -> torch.Tensor:
+def _draw_labels(predictor: NetPredictor, count: int, rng: np.random.Generator) -> torch.Tensor:
     classes = len(predictor.class_names)
     if predictor.multilabel:
         return torch.from_numpy(rng.integers(0, 2, (count, classes))).float()
@@ -213,14 +213,14 @@ def _loss(logits: torch.Tensor, target: torch.Tensor, multilabel: bool) -> torch
 
 
 @torch.no_grad()
-def _share_learnt(predictor: Predictor, stored: Stored, labels: torch.Tensor) -> float:
+def _share_learnt(predictor: NetPredictor, stored: Stored, labels: torch.Tensor) -> float:
     batches = _batches(predictor, stored, np.arange(len(stored)))
     logits = torch.cat([predictor.net(images) for images in batches]).cpu()
     preds = (logits > 0).float() if predictor.multilabel else logits.argmax(dim=1)
     return float((preds == labels).float().mean())
 
 
-def _batches(predictor: Predictor, stored: Stored, rows: npt.NDArray[np.int64]) -> Iterator[torch.Tensor]:
+def _batches(predictor: NetPredictor, stored: Stored, rows: npt.NDArray[np.int64]) -> Iterator[torch.Tensor]:
     for start in range(0, len(rows), BATCH):
         finished = predictor.preprocess.finish(stored[rows[start : start + BATCH]])
         yield torch.from_numpy(finished).to(predictor.device)

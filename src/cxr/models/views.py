@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cxr.models.arguments import check_choice
@@ -62,7 +62,7 @@ class SeveralViews(Classifier):
         return mean_logits(logits.float(), self.multilabel)
 
 
-def single_view(net: Classifier) -> Classifier:
+def single_view(net: nn.Module) -> nn.Module:
     """The net that looks at each image once, as it is; its parts are shared."""
     return Classifier(net.backbone, net.head, net.input_contract) if isinstance(net, SeveralViews) else net
 

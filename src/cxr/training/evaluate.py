@@ -27,7 +27,7 @@ from cxr.evaluation.report.collect import Options, choose_point
 from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.explanation.gallery import draw_gallery
-from cxr.inference.bundle import Fitted, load_bundle
+from cxr.inference.bundle import Fitted, load_net
 from cxr.inference.outliers import fit_outliers
 from cxr.inference.saliency import make_maps
 from cxr.models.views import SeveralViews
@@ -185,7 +185,7 @@ def write_gallery(experiment: Experiment, folder: RunFolder) -> None:
     rows = predictions.merge(images[columns].astype({"sample_id": "string"}), on="sample_id", validate="one_to_one")
     chosen = choose_rows(rows, PICTURES_OF_EACH)
     try:
-        draw_gallery(load_bundle(folder.root / "bundle"), grad_cam, chosen, class_names, None, folder.root)
+        draw_gallery(load_net(folder.root / "bundle"), grad_cam, chosen, class_names, None, folder.root)
     except ConfigError as error:
         log.info("no gallery: %s", error)
 
