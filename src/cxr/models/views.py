@@ -76,7 +76,7 @@ def move(images: Tensor, view: View) -> Tensor:
     x = torch.arange(width, device=images.device) + 0.5 - width / 2 - view.x * width
     y = (torch.arange(height, device=images.device) + 0.5 - height / 2 - view.y * height)[:, None]
     grid = torch.stack([(cos * x + sin * y) * 2 / width, (cos * y - sin * x) * 2 / height], dim=-1)
-    grid = grid.to(images.dtype).expand(len(images), height, width, 2)
+    grid = grid.to(images.dtype).expand(images.shape[0], height, width, 2)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
