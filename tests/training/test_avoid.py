@@ -1,6 +1,7 @@
 """Pretraining that must not see a target's validation and test images: from one run folder to another run's cohort."""
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -48,7 +49,7 @@ def compose_folder(compose_run):
 def trained(compose_folder, folders, tmp_path_factory):
     """(run on the target, salt of its ids)."""
     config = compose_folder(tmp_path_factory.mktemp("trained") / "run", folders[0])
-    return fit(config).run_dir, load_salt(config.paths.cache_dir)
+    return fit(config).run_dir, load_salt(Path(config.paths.cache_dir))
 
 
 def test_a_union_holds_the_training_part_of_the_target_and_none_of_the_others(
