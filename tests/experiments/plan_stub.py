@@ -1,7 +1,8 @@
 """A train.py of milliseconds: takes the words that a plan gives, and leaves what the plan looks for.
 
 A file ``behaviour.txt`` in the working folder names runs and what becomes of them: ``seed_1 fail``, ``seed_1 hang``,
-``seed_1 kill`` or ``seed_1 silent``. With ``--cfg job`` it only says whether the words make sense: ``nonsense=`` does not.
+``seed_1 kill`` or ``seed_1 silent``. With ``--cfg job`` it only says whether the words make sense; ``nonsense=1`` does
+not.
 """
 
 import json

@@ -57,7 +57,7 @@ def test_each_stage_gets_its_words_and_the_folders_of_those_before_once_they_are
         {"runs": 3, "scratch": 0.8, "pretrain": 0.7, "finetune": 0.9}
     )
     assert pd.read_csv(folder / "summary.csv", index_col="metric").columns.tolist()[1:] == list(summary.values.index)
-    assert json.loads((folder / "summary.json").read_text())["metrics"]["test/auroc"]["finetune"] == 0.9
+    assert json.loads((folder / "summary.json").read_text())["metrics"]["test/auroc"]["finetune"] == pytest.approx(0.9)
 
 
 def test_a_stage_that_fails_stops_those_that_wait_for_it_and_the_plan_goes_on_there(plan, tmp_path):
@@ -89,7 +89,7 @@ def test_other_stages_are_another_plan(plan):
     [
         ({}, "plan.stages must be stages by name, such as .*, but got {}"),
         ([["seed=1"]], "plan.stages must be stages by name, such as .*, but got"),
-        ({"a b": ["seed=1"]}, "each name in plan.stages must be letters, digits, - and _, and not splits, but got 'a b'"),
+        ({"a b": ["seed=1"]}, "each name in plan.stages must be letters, .* splits, but got 'a b'"),
         ({"splits": ["seed=1"]}, "and not splits, but got 'splits'"),
         ({"a": "seed=1"}, "plan.stages.a must be a list of words for train.py such as .*, but got 'seed=1'"),
         ({"a": ["seed"]}, "plan.stages.a must be a list of words for train.py such as .*, but got"),
@@ -110,5 +110,6 @@ def test_the_pretraining_plan_compares_on_one_split_that_pretraining_avoids():
     assert (pretrain.after, finetune.after) == (("scratch",), ("scratch", "pretrain"))
     here = Path("there").absolute()
     assert f"data.avoid='{here}/scratch'" in pretrain.overrides
-    assert {f"data.split_file='{here}/scratch/split.csv'", f"transfer.init_from='{here}/pretrain'"} < set(finetune.overrides)
+    assert f"data.split_file='{here}/scratch/split.csv'" in finetune.overrides
+    assert f"transfer.init_from='{here}/pretrain'" in finetune.overrides
     assert scratch.overrides[0] == finetune.overrides[0] == "experiment=chest_xray"

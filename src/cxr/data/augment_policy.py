@@ -59,7 +59,9 @@ def make_augment(magnitudes: Mapping[str, Any], seed: int) -> tuple[ImageAugment
     known = [name for name in known if name != "seed"]
     unknown = sorted(set(magnitudes) - set(known))
     if unknown:
-        raise ConfigError(f"expected augment to have the keys {', '.join(known)}, got {', '.join(unknown)}; remove them")
+        raise ConfigError(
+            f"expected augment to have the keys {', '.join(known)}, got {', '.join(unknown)}; remove them"
+        )
     image = ImageAugment(_make(AffineAugment, magnitudes, seed), _make(LookAugment, magnitudes, seed))
     return image, _make(Mixing, magnitudes, seed)
 

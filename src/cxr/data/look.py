@@ -100,7 +100,8 @@ def soften(image: torch.Tensor, halvings: Floats) -> torch.Tensor:
     softened = image
     for number in range(math.ceil(halvings.max())):
         size = (max(1, height >> (number + 1)), max(1, width >> (number + 1)))
-        coarse = functional.interpolate(functional.interpolate(image, size, mode="area"), (height, width), mode="bilinear")
+        small = functional.interpolate(image, size, mode="area")
+        coarse = functional.interpolate(small, (height, width), mode="bilinear")
         softened = torch.lerp(softened, coarse, per_image(np.clip(halvings - number, 0, 1), image))
     return softened
 

@@ -59,9 +59,10 @@ class Mixing:
             image = torch.lerp(other, batch["image"], share)
         else:
             image, share = paste_box(batch["image"], other, share, rng)
-        labels = batch["label"], batch["label"].roll(1, dims=0)
-        larger, smaller = labels if share >= 0.5 else labels[::-1]
-        return {**batch, "image": image, "label": larger, "partner": smaller, "share": torch.tensor(max(share, 1 - share))}
+        label, partner = batch["label"], batch["label"].roll(1, dims=0)
+        if share < 0.5:
+            label, partner, share = partner, label, 1 - share
+        return {**batch, "image": image, "label": label, "partner": partner, "share": torch.tensor(share)}
 
 
 def paste_box(

@@ -174,11 +174,16 @@ class _Trainer:
                 )
 
     def _check(self, runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> None:
-        """Raise now what would stop a run before its first batch: of runs on their own datasets, words with no sense."""
-        if runs[0].samples is not None:
-            return self._preflight(runs[0])
+        """Raise now what would stop a run; where each has a dataset of its own, only words that make no sense."""
+        if runs[0].samples is None:
+            self._check_words(runs, places)
+        else:
+            self._preflight(runs[0])
+
+    def _check_words(self, runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> None:
         jobs = [
-            Job(run.name, (*self.command, *self._words(run), *ONLY_COMPOSE), self.folder.root / COMPOSED) for run in runs
+            Job(run.name, (*self.command, *self._words(run), *ONLY_COMPOSE), self.folder.root / COMPOSED)
+            for run in runs
         ]
         for one in run_jobs(jobs, places[:1], lambda job: None):
             if one.exit_code != 0:

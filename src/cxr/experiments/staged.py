@@ -48,8 +48,8 @@ class Staged:
     def __post_init__(self) -> None:
         if not isinstance(self.stages, dict) or not self.stages:
             raise ConfigError(
-                "plan.stages must be stages by name, such as {pretrain: ['data=merge'], finetune: ['data=chest_xray']}, "
-                f"but got {self.stages!r}"
+                "plan.stages must be stages by name, such as {first: ['seed=0'], then: ['transfer.init_from=<first>']}"
+                f", but got {self.stages!r}"
             )
         for number, (name, words) in enumerate(self.stages.items()):
             check_setting("each name in plan.stages", name, NAME)

@@ -26,7 +26,7 @@ def embed_stored(predictor: NetPredictor, stored: Stored) -> tuple[Embeddings, P
         stored: (B, h, w) what `predictor.preprocess.store` gives; B may be 0.
 
     Returns:
-        (B, F) the input of the net's head for the images as they are, and (B, K) probabilities, those of `predict_pixels`.
+        (B, F) the input of the net's head, of one view, and (B, K) probabilities, those of `predict_pixels`.
 
     Raises:
         ImageError: The images are of another type than the bundle's preprocessing stores.

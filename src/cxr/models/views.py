@@ -1,6 +1,7 @@
-"""Test-time augmentation: one image seen several times, slightly moved, and one answer. Knows nothing of any architecture.
+"""Test-time augmentation: one image seen several times, slightly moved, and one answer.
 
-The views are fixed, so the same image always gets the same answer. None is mirrored: a chest has a left and a right.
+Knows nothing of any architecture. The views are fixed, so the same image always gets the same answer. None is
+mirrored: a chest has a left and a right.
 """
 
 import math

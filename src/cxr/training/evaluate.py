@@ -30,6 +30,7 @@ from cxr.explanation.gallery import draw_gallery
 from cxr.inference.bundle import Fitted, load_net
 from cxr.inference.outliers import fit_outliers
 from cxr.inference.saliency import make_maps
+from cxr.models.head import Classifier
 from cxr.models.views import SeveralViews
 from cxr.training.assemble import Experiment
 from cxr.training.building import plain
@@ -74,8 +75,8 @@ def look_several_times(experiment: Experiment) -> None:
     """From now on the net answers by the views of ``tta``; the names of its state stay, so checkpoints still fit."""
     task, views = experiment.task, experiment.config.tta
     if views is not None and not isinstance(task.net, SeveralViews):
-        multilabel = bool(target_names(experiment.cohort.samples))
-        task.net = SeveralViews(task.net, views, multilabel)
+        assert isinstance(task.net, Classifier)  # what build_net makes
+        task.net = SeveralViews(task.net, views, bool(target_names(experiment.cohort.samples)))
 
 
 def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Question]:

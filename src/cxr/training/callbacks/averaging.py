@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -32,7 +31,7 @@ class MovingAverage(WeightAveraging):
         self._average_model.to(pl_module.device)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget the average of the last epoch, or Lightning would put it in place of the checkpoint that is validated."""
+        """Forget the average of the last epoch, which Lightning would validate in place of a checkpoint."""
         self._average_model = None
 
     def on_load_checkpoint(
