@@ -85,7 +85,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cxr {__version__}")
     parser.set_defaults(after_interrupt="nothing was left half done")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_doctor, _add_data, _add_evaluate, _add_compare, _add_explain, _add_sweep, _add_reproduce):
+    for add in (
+        _add_doctor,
+        _add_data,
+        _add_evaluate,
+        _add_compare,
+        _add_explain,
+        _add_stress,
+        _add_sweep,
+        _add_reproduce,
+    ):
         add(commands)
     return parser
 
@@ -272,6 +281,28 @@ def _run_explain(options: argparse.Namespace) -> int:
             print(f"{words + ':':<15}{values}")
     print(f"sanity: {found['sanity']['verdict']}")
     print(f"page: {page}")
+    return 0
+
+
+def _add_stress(commands: "Commands") -> None:
+    parser = commands.add_parser("stress", help="what changes of brightness, contrast, scale and the like cost a run")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config values that changed: data.root=PATH")
+    parser.add_argument("--part", choices=("val", "test"), default="val", help="default: val")
+    parser.add_argument("--images", type=int, default=500, metavar="N", help="images at most (default: 500)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: stress/<part> in the run folder")
+    parser.set_defaults(run=_run_stress)
+
+
+def _run_stress(options: argparse.Namespace) -> int:
+    from cxr.commands.stress import StressTest, stress
+
+    settings = StressTest(options.run_folder, options.part, options.images, options.overrides, options.out)
+    table, folder = stress(settings)
+    for _, row in table.iterrows():
+        values = f"AUROC {row['auroc']:.3f}   balanced accuracy {row['balanced_accuracy']:.3f}"
+        print(f"{row['change'] + ' ' + row['strength']:<24}{values}   other answers {row['moved']} of {row['n']}")
+    print(f"tables and figures: {folder}")
     return 0
 
 

@@ -26,6 +26,7 @@ from cxr.evaluation.predictions import classes_path, read_predictions
 from cxr.explanation.gallery import choose_labels, draw_gallery, read_images
 from cxr.inference.bundle import load_net
 from cxr.inference.net_predictor import NetPredictor
+from cxr.inference.predictor import Predictor
 from cxr.inference.saliency import make_maps
 from cxr.inference.sanity import Explain as Method
 from cxr.inference.sanity import check_method
@@ -105,7 +106,7 @@ def read_config(run: Path, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def read_part(run: Path, part: str, predictor: NetPredictor, target: str | None) -> tuple[pd.DataFrame, list[str]]:
+def read_part(run: Path, part: str, predictor: Predictor, target: str | None) -> tuple[pd.DataFrame, list[str]]:
     """The predictions of one part of a run, of one target where it has several.
 
     Raises:
@@ -121,7 +122,7 @@ def read_part(run: Path, part: str, predictor: NetPredictor, target: str | None)
     return read_predictions(table)
 
 
-def check_target(predictor: NetPredictor, target: str | None) -> None:
+def check_target(predictor: Predictor, target: str | None) -> None:
     """Raise ConfigError unless a target is named where the net has several, and only there."""
     if predictor.multilabel and target not in predictor.class_names:
         names = ", ".join(predictor.class_names)
