@@ -77,7 +77,7 @@ class CohortSettings:
         leak_gate: What to do about samples that several parts hold, see `apply_gate`; 'off' does not look. In a split
             made here linked samples stay together, so only given parts can share some.
         avoid: Table of other samples, with `image_path`; what shows one of their films, or shares an id with them, is
-            left out, whatever `leak_gate` says.
+            left out before `limit` counts, whatever `leak_gate` says.
 
     Raises:
         ConfigError: `on_bad_file` or `leak_gate` is another word.
@@ -230,11 +230,15 @@ def _gather(
 ) -> tuple[pd.DataFrame, pd.Series, Similar | None]:
     """Samples with an image, one group for what shows one film; their groups before; what is similar."""
     samples = _describe_files(dataset.samples, index, settings.on_bad_file, leak_folder, report)
-    samples = _choose(samples, dataset.class_names, settings, salt, report)
-    samples = _decode(samples, images, settings.on_bad_file, leak_folder, report)
-    if settings.avoid is not None:
+    samples = _filter(samples, dataset.class_names, settings.view_filter, report)
+    if settings.avoid is None:
+        samples = _choose(samples, settings, salt)
+        samples = _decode(samples, images, settings.on_bad_file, leak_folder, report)
+    else:  # what is limited, or named by a split, is what was left
+        samples = _decode(samples, images, settings.on_bad_file, leak_folder, report)
         samples = _leave_out(samples, settings.avoid, images, index, leak_folder, report)
         require_every_class(samples, dataset.class_names, "what data.avoid leaves")
+        samples = _choose(samples, settings, salt)
     similar = _find_similar(samples, images, leak_folder) if settings.leak_gate != "off" else None
     return *_link(samples, similar), similar
 
@@ -308,12 +312,15 @@ def _count_duplicates(samples: pd.DataFrame) -> dict[str, int]:
     return {"extra_files": int(samples["content_hash"].duplicated().sum()), "with_several_classes": contradictory}
 
 
-def _choose(
-    samples: pd.DataFrame, class_names: list[str], settings: CohortSettings, salt: str | None, report: Report
-) -> pd.DataFrame:
-    """The samples to use: those of the split file, or as many as wanted of those with a wanted view."""
-    samples, report["views"] = filter_views(samples, settings.view_filter)
-    require_every_class(samples, class_names, f"the images that data.view_filter={settings.view_filter} keeps")
+def _filter(samples: pd.DataFrame, class_names: list[str], view_filter: str, report: Report) -> pd.DataFrame:
+    """The samples with a wanted view."""
+    samples, report["views"] = filter_views(samples, view_filter)
+    require_every_class(samples, class_names, f"the images that data.view_filter={view_filter} keeps")
+    return samples
+
+
+def _choose(samples: pd.DataFrame, settings: CohortSettings, salt: str | None) -> pd.DataFrame:
+    """The samples to use: those of the split file, or as many as wanted."""
     if settings.split_file is not None:
         return samples.assign(split=read_split(samples, settings.split_file, salt=salt)).dropna(subset="split")
     if settings.balance_all:

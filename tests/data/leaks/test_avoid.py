@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from cxr.data.cohort import CohortSettings, LabelledSamples, make_cohort
+from cxr.data.splits import write_split
 from cxr.errors import DataError
 
 from .conftest import COPIES
@@ -78,6 +79,15 @@ def test_images_that_are_elsewhere_cost_nothing(tables, drawer, tmp_path, caplog
     assert len(cohort.samples) == 24
     assert cohort.report["avoided"] == {"images": 8, "left_out": 0, "pairs": {}}
     assert "none of 24 images is among the 8 of data.avoid" in caplog.text
+
+
+def test_a_limit_counts_what_is_left_and_a_split_names_it(tables, drawer, tmp_path):
+    assert len(cohort_of(tables, drawer, tmp_path, limit=20).samples) == 20
+    whole = cohort_of(tables, drawer, tmp_path)
+    write_split(whole.samples, tmp_path / "split.csv", class_names=["a", "b"], salt=None)
+    again = cohort_of(tables, drawer, tmp_path, split_file=tmp_path / "split.csv")
+    assert again.report["fingerprint"] == whole.report["fingerprint"]
+    assert again.report["avoided"] == whole.report["avoided"]
 
 
 def test_an_image_that_cannot_be_looked_for_is_told(tables, drawer, tmp_path):
