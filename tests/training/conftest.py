@@ -20,7 +20,6 @@ from cxr.training.module import ClassificationTask
 
 SIZE = 32
 ADAMW = partial(torch.optim.AdamW, lr=3e-3)
-LOSS = make_cross_entropy(torch.tensor([24, 24]), "none", 0.0)
 
 
 class ImagesInMemory:
@@ -64,15 +63,16 @@ def make_run(tmp_path):
     """Build (task, datamodule, trainer) of a small run in tmp_path/<name>."""
 
     def make(name, *, epochs=4, scheduler=None, monitor="val/auroc", mode="max", patience=10, sampling="none",
-             optimizer=ADAMW, callbacks=(), drop_rate=0.3, precision="32-true", loss=LOSS, mixing=None):  # fmt: skip
+             optimizer=ADAMW, callbacks=(), drop_rate=0.3, precision="32-true"):  # fmt: skip
         pl.seed_everything(7, verbose=False)
         preprocess = Preprocess(size=(SIZE, SIZE), normalizer="unit")
         net = build_net("custom_cnn", 2, filters_1=4, filters_2=8, filters_3=8, filters_4=8, dense_units=8,
                         drop_rate=drop_rate)  # fmt: skip
+        loss = make_cross_entropy(torch.tensor([24, 24]), "none", 0.0)
         task = ClassificationTask(net, ["left", "right"], loss, optimizer, scheduler, monitor, seed=7,
                                   channels_last=True)  # fmt: skip
         augment = AffineAugment(rotation=5.0, translate=0.05, seed=7)
-        data = ChestDataModule(make_samples(), ImagesInMemory(), preprocess, augment, sampling, 8, 0, 7, mixing)
+        data = ChestDataModule(make_samples(), ImagesInMemory(), preprocess, augment, sampling, 8, 0, 7)
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         trainer = pl.Trainer(

@@ -80,8 +80,8 @@ class Watch(pl.Callback):
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_training_batches_are_mixed_and_the_net_still_learns(make_run, kind):
     watch = Watch()
-    mixing = Mixing(**{kind: 0.2}, seed=7)
-    task, data, trainer = make_run("run", epochs=24, patience=24, drop_rate=0.0, mixing=mixing, callbacks=[watch])
+    task, data, trainer = make_run("run", epochs=24, patience=24, drop_rate=0.0, callbacks=[watch])
+    data.mixing = Mixing(**{kind: 0.2}, seed=7)
     trainer.fit(task, datamodule=data, weights_only=True)
     assert all("partner" in batch for batch in watch.train)
     assert not any("partner" in batch for batch in watch.val)
@@ -91,7 +91,8 @@ def test_training_batches_are_mixed_and_the_net_still_learns(make_run, kind):
 
 def test_a_stopped_run_draws_the_same_mixtures(make_run, tmp_path):
     def states(name, **options):
-        task, data, trainer = make_run(name, mixing=Mixing(mixup=1.0, cutmix=1.0, seed=7), **options)
+        task, data, trainer = make_run(name, **options)
+        data.mixing = Mixing(mixup=1.0, cutmix=1.0, seed=7)
         last = tmp_path / name / "checkpoints" / "last.ckpt"
         path = last if last.exists() else None
         trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)

@@ -12,8 +12,8 @@ from cxr.training.run_folder import RunFolder
 
 FIXED = (
     "seed", "monitor", "hash_ids", "preprocess", "net", "augment", "sampler", "loss", "optimizer", "scheduler",
-    "ema", "data.classes", "data.limit", "data.view_filter", "data.batch_size",
-    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val",
+    "data.classes", "data.limit", "data.view_filter", "data.batch_size",
+    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "ema",
 )  # fmt: skip
 IN_A_CHECKPOINT = {"state_dict", "optimizer_states", "loops"}
 
