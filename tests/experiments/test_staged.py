@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,3 +115,27 @@ def test_the_pretraining_plan_compares_on_one_split_that_pretraining_avoids():
     assert f"data.split_file='{here}/scratch/split.csv'" in finetune.overrides
     assert f"transfer.init_from='{here}/pretrain'" in finetune.overrides
     assert scratch.overrides[0] == finetune.overrides[0] == "experiment=chest_xray"
+
+
+@pytest.mark.slow
+def test_two_real_stages_share_a_split(tiny, tmp_path):
+    stages = (
+        "plan.stages={scratch: ['seed=1'], again: ['seed=2', 'data.split_file=<scratch>/split.csv', "
+        "'ema=0.9', 'tta=light', 'augment=strong']}"
+    )
+    command = [sys.executable, str(ROOT / "run.py"), *tiny, "plan=staged", stages, "run_name=staged"]
+    environment = os.environ | {"CXR_LOG_DIR": str(tmp_path)}
+    told = subprocess.run(
+        [*command, stages.replace("seed=2", "nonsense=2")], check=False, capture_output=True, text=True, env=environment
+    )
+    assert told.returncode == 1
+    assert "error: the words of again cannot be used: " in told.stderr
+    assert "nonsense" in told.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    folder = max((tmp_path / "plans" / "staged").iterdir())
+    assert (folder / "again" / "split.csv").read_bytes() == (folder / "scratch" / "split.csv").read_bytes()
+    assert json.loads((folder / "again" / "bundle" / "bundle.json").read_text())["tta"] == "light"
+    shown = pd.read_csv(folder / "summary.csv", index_col="metric")
+    assert shown.loc["test/auroc", ["scratch", "again"]].between(0, 1).all()
