@@ -4,10 +4,10 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from cxr.errors import DataError
-from cxr.evaluation.figure_stress import plot_stress
+from cxr.evaluation.figure_stress import NAMES, plot_stress
 from cxr.evaluation.stress import METRICS, measure_stress
 
-NAMES = ["normal", "pneumonia"]
+CLASSES = ["normal", "pneumonia"]
 
 
 def draw_predictions(patients=80, seed=0):
@@ -30,7 +30,7 @@ def worse(table, seed=1):
 def measured():
     table = draw_predictions()
     same, bad = table[["prob_0", "prob_1"]].to_numpy(), worse(table)
-    return table, bad, measure_stress(table, {("none at all", "0"): same, ("noise", "SD 1"): bad}, NAMES)
+    return table, bad, measure_stress(table, {("none at all", "0"): same, ("noise", "SD 1"): bad}, CLASSES)
 
 
 def test_values_are_those_of_scikit_learn(measured):
@@ -61,12 +61,12 @@ def test_answers_that_moved_are_counted(measured):
 def test_rows_that_do_not_fit_are_refused():
     table = draw_predictions()
     with pytest.raises(DataError, match="expected"):
-        measure_stress(table, {("noise", "SD 1"): worse(table)[:-1]}, NAMES)
+        measure_stress(table, {("noise", "SD 1"): worse(table)[:-1]}, CLASSES)
 
 
 def test_the_figure_shows_every_change_once(measured):
     *_, found = measured
     for metric in METRICS:
-        (ax,) = plot_stress(found, metric, "a run").axes
+        (ax,) = plot_stress(found, metric).axes
         assert [label.get_text() for label in ax.get_yticklabels()] == ["none at all 0", "noise SD 1"]
-        assert metric.replace("_", " ") in ax.get_xlabel()
+        assert NAMES[metric] in ax.get_xlabel()

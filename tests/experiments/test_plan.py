@@ -69,6 +69,10 @@ def test_runs_take_turns(after, expected):
     assert ["".join(run.name for run in group) for group in take_turns(runs)] == expected
 
 
+def test_the_record_tells_which_plan_it_is_and_its_runs(folder):
+    assert (folder.kind(), folder.run_names()) == ("seeds", ["seed_0", "seed_1"])
+
+
 def test_a_new_folder_takes_any_settings(tmp_path):
     PlanFolder(tmp_path).check_same_settings(make_config())
 

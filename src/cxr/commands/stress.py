@@ -64,8 +64,7 @@ def stress(settings: StressTest) -> tuple[pd.DataFrame, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "stress.csv", index=False)
     for metric in METRICS:
-        title = f"{settings.run.absolute().name} under changes to the images"
-        write_figure(plot_stress(table, metric, title), folder / f"stress_{metric}.png")
+        write_figure(plot_stress(table, metric), folder / f"stress_{metric}.png")
     return table, folder
 
 

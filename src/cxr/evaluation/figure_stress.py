@@ -6,14 +6,15 @@ from matplotlib.figure import Figure
 
 from cxr.evaluation.drawing import BLUE, MUTED, escape, make_figure, set_title, style_axes
 
+NAMES = {"auroc": "AUROC", "balanced_accuracy": "Balanced accuracy"}
 
-def plot_stress(table: pd.DataFrame, metric: str, title: str) -> Figure:
+
+def plot_stress(table: pd.DataFrame, metric: str) -> Figure:
     """Each change's metric with its interval; the metric without change as a line, its interval as a band.
 
     Args:
         table: Of `cxr.evaluation.stress.measure_stress`.
-        metric: The name of a metric in it.
-        title: Above the axes.
+        metric: A key of `NAMES`.
     """
     plain, changes = table.iloc[0], table.iloc[1:]
     figure = make_figure(6.6, 1.2 + 0.26 * len(changes))
@@ -26,6 +27,6 @@ def plot_stress(table: pd.DataFrame, metric: str, title: str) -> Figure:
     ax.plot(changes[metric], places, "o", color=BLUE, markersize=5)
     ax.set_yticks(places, [escape(name) for name in changes["change"] + " " + changes["strength"]])
     ax.invert_yaxis()
-    ax.set_xlabel(f"{metric.replace('_', ' ')}, 95% interval; the line is without change")
-    set_title(ax, title)
+    ax.set_xlabel(f"{NAMES[metric]}, 95% interval; the line is without change")
+    set_title(ax, f"{NAMES[metric]} under changes to the images")
     return figure

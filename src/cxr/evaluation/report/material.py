@@ -14,6 +14,7 @@ import yaml
 
 from cxr.data.samples import list_first
 from cxr.errors import DataError
+from cxr.evaluation.explain_page import read_explanations
 from cxr.evaluation.foreign import read_foreign
 from cxr.evaluation.ledger import FILE
 from cxr.evaluation.predictions import read_predictions
@@ -54,6 +55,7 @@ class Material:
         history: One row per epoch, or None.
         megabytes: Size of the weights on disk, or None.
         gallery: Pictures of what the net looks at, in order.
+        explanations: What `cxr explain` found of the run, see `read_explanations`.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Material:
     history: pd.DataFrame | None = None
     megabytes: float | None = None
     gallery: Sequence[Path] = ()
+    explanations: Sequence[Mapping[str, Any]] = ()
 
 
 def read_run(folder: Path) -> Material:
@@ -94,6 +97,7 @@ def read_run(folder: Path) -> Material:
         history=pd.read_csv(history) if history.exists() else None,
         megabytes=weights.stat().st_size / 1e6 if weights.exists() else None,
         gallery=sorted((folder / "gallery").glob("*.png")),
+        explanations=read_explanations(folder),
     )
 
 
