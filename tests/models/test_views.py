@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from torch import nn
 from torch.testing import assert_close
@@ -70,6 +73,19 @@ def test_views_that_agree_change_nothing_and_certain_ones_stay_finite(multilabel
     assert mean.isfinite().all()
     answer = torch.sigmoid if multilabel else (lambda values: values.softmax(dim=1))
     assert_close(answer(mean), answer(logits))
+
+
+@given(
+    logits=arrays(np.float64, (4, 3, 2), elements=st.floats(-30, 30)), order=st.permutations(range(4)),
+    multilabel=st.booleans(),
+)  # fmt: skip
+def test_the_mean_lies_between_the_views_and_ignores_their_order(logits, order, multilabel):
+    views = torch.from_numpy(logits)
+    answer = torch.sigmoid if multilabel else (lambda values: values.softmax(dim=-1))
+    probs, mean = answer(views), answer(mean_logits(views, multilabel))
+    assert (mean >= probs.amin(dim=0) - 1e-9).all()
+    assert (mean <= probs.amax(dim=0) + 1e-9).all()
+    assert_close(answer(mean_logits(views[list(order)], multilabel)), mean)
 
 
 def test_its_state_is_that_of_the_net(net):
