@@ -77,7 +77,7 @@ class CohortSettings:
         leak_gate: What to do about samples that several parts hold, see `apply_gate`; 'off' does not look. In a split
             made here linked samples stay together, so only given parts can share some.
         avoid: Table of other samples, with `image_path`; what shows one of their films, or shares an id with them, is
-            left out before `limit` counts, whatever `leak_gate` says.
+            left out with its whole patient, before `limit` counts, whatever `leak_gate` says.
 
     Raises:
         ConfigError: `on_bad_file` or `leak_gate` is another word.
@@ -341,13 +341,14 @@ def _leave_out(
     leak_folder: Path,
     report: Report,
 ) -> pd.DataFrame:
-    """The samples that share nothing with those to avoid, all of which must give an image to be looked for."""
+    """The samples whose patient shares nothing with those to avoid, which must all give an image to be looked for."""
     described = index.describe(avoid["image_path"].tolist()).set_index(avoid.index)
     report_bad_files(avoid, described["error"], "error", leak_folder, "of data.avoid cannot be read")
     avoid = _decode(add_headers(avoid, described), images, "error", leak_folder, {})
     both = pd.concat([samples, avoid], ignore_index=True).drop_duplicates("content_hash")
     shared = find_external_leaks(samples.assign(split="train"), avoid, _find_similar(both, images, leak_folder))
-    kept = samples[~samples["sample_id"].isin(shared["sample_a"])]
+    shared_groups = samples.loc[samples["sample_id"].isin(shared["sample_a"]), "group"]
+    kept = samples[~samples["group"].isin(shared_groups)]
     kinds = {str(kind): int(count) for kind, count in shared["kind"].value_counts().sort_index().items()}
     report["avoided"] = {"images": len(avoid), "left_out": len(samples) - len(kept), "pairs": kinds}
     if shared.empty:
@@ -355,7 +356,7 @@ def _leave_out(
     else:
         path = write_list(add_paths(shared, samples, avoid), leak_folder, "avoided")
         left_out, told = len(samples) - len(kept), ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-        log.info("left out %d of %d images that data.avoid holds (%s); see %s", left_out, len(samples), told, path)
+        log.info("left out %d of %d images for what data.avoid holds (%s); see %s", left_out, len(samples), told, path)
     return kept
 
 

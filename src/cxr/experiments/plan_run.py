@@ -181,14 +181,14 @@ class _Trainer:
             self._preflight(runs[0])
 
     def _check_words(self, runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> None:
-        jobs = [
-            Job(run.name, (*self.command, *self._words(run), *ONLY_COMPOSE), self.folder.root / COMPOSED)
-            for run in runs
-        ]
-        for one in run_jobs(jobs, places[:1], lambda job: None):
-            if one.exit_code != 0:
-                told = one.job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                raise ConfigError(f"the words of {one.job.name} cannot be used: {' '.join(told[:3])}")
+        log = self.folder.root / COMPOSED
+        jobs = [Job(run.name, (*self.command, *self._words(run), *ONLY_COMPOSE), log) for run in runs]
+        with closing(run_jobs(jobs, places[:1], lambda job: None)) as ended:
+            for one in ended:
+                if one.exit_code != 0:
+                    told = " ".join(log.read_text(encoding="utf-8", errors="replace").split("\n")[:3])
+                    raise ConfigError(f"the words of {one.job.name} cannot be used: {told.strip()}")
+        log.unlink()
 
     def _preflight(self, run: PlannedRun) -> None:
         split = {"data": {"split_file": str(self.folder.split(run.name))}, "logger": {}}

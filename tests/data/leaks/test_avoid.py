@@ -58,10 +58,18 @@ def test_every_planted_copy_is_left_out_and_nobody_else(tables, drawer, tmp_path
     union = tables[0]
     assert set(union["sample_id"]) - set(cohort.samples["sample_id"]) == set(union["sample_id"][24:])
     assert cohort.report["avoided"] == {"images": 8, "left_out": 7, "pairs": {"file": 1, "near": 6}}
-    assert "left out 7 of 31 images that data.avoid holds (1 x file, 6 x near); see " in caplog.text
+    assert "left out 7 of 31 images for what data.avoid holds (1 x file, 6 x near); see " in caplog.text
     (listed,) = tmp_path.glob("avoided-*.csv")
     assert set(pd.read_csv(listed)["path_a"]) == set(union["image_path"][24:])
     assert json.loads(json.dumps(cohort.report)) == cohort.report
+
+
+def test_other_images_of_the_patient_of_a_copy_are_left_out_too(tables, drawer, tmp_path):
+    union = tables[0]
+    union.loc[5, "patient_id"] = union.loc[26, "patient_id"]
+    cohort = cohort_of(tables, drawer, tmp_path)
+    assert union.loc[5, "sample_id"] not in set(cohort.samples["sample_id"])
+    assert cohort.report["avoided"] == {"images": 8, "left_out": 8, "pairs": {"file": 1, "near": 6}}
 
 
 def test_what_shares_a_patient_is_left_out_too(tables, drawer, tmp_path):
