@@ -121,7 +121,7 @@ def test_the_pretraining_plan_compares_on_one_split_that_pretraining_avoids():
 def test_two_real_stages_share_a_split(tiny, tmp_path):
     stages = (
         "plan.stages={scratch: ['seed=1'], again: ['seed=2', 'data.split_file=<scratch>/split.csv', "
-        "'ema=0.9', 'tta=light', 'augment=strong']}"
+        "'transfer.init_from=<scratch>', 'ema=0.9', 'tta=light', 'augment=strong']}"
     )
     command = [sys.executable, str(ROOT / "run.py"), *tiny, "plan=staged", stages, "run_name=staged"]
     environment = os.environ | {"CXR_LOG_DIR": str(tmp_path)}
@@ -137,5 +137,6 @@ def test_two_real_stages_share_a_split(tiny, tmp_path):
     folder = max((tmp_path / "plans" / "staged").iterdir())
     assert (folder / "again" / "split.csv").read_bytes() == (folder / "scratch" / "split.csv").read_bytes()
     assert json.loads((folder / "again" / "bundle" / "bundle.json").read_text())["tta"] == "light"
+    assert f"starting from {folder}/scratch/bundle" in (folder / "again" / "run.log").read_text()
     shown = pd.read_csv(folder / "summary.csv", index_col="metric")
     assert shown.loc["test/auroc", ["scratch", "again"]].between(0, 1).all()
