@@ -39,7 +39,17 @@ FENCES = {
     "kaggle": ("data/download/",),
     "kagglesdk": ("data/download/",),
     "requests": ("data/download/",),
-    "torch": ("data/dataset.py", "data/batch.py", "data/augment.py", "models/", "training/", "inference/", "doctor.py"),
+    "torch": (
+        "data/dataset.py",
+        "data/batch.py",
+        "data/augment",
+        "data/look.py",
+        "data/mixing.py",
+        "models/",
+        "training/",
+        "inference/",
+        "doctor.py",
+    ),
 }
 
 

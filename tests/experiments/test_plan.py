@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from cxr.errors import ConfigError, DataError
 from cxr.experiments import plan
-from cxr.experiments.plan import PlanFolder, PlannedRun, recipe_words, word
+from cxr.experiments.plan import PlanFolder, PlannedRun, recipe_words, take_turns, word
 
 
 def make_config(**changes):
@@ -44,6 +44,29 @@ def folder(tmp_path):
 def test_every_run_has_its_split(folder):
     split = pd.read_csv(folder.split("seed_1"))
     assert split[["sample_id", "split"]].to_numpy().tolist() == [["a", "train"], ["b", "test"]]
+
+
+def test_a_run_that_divides_its_dataset_itself_has_no_split_here(tmp_path):
+    folder, runs = PlanFolder(tmp_path / "plan"), [PlannedRun("first", None, []), *make_runs()]
+    with folder.locked():
+        folder.begin(make_config(), runs, salt=None)
+        folder.begin(make_config(), runs, salt=None)
+    assert sorted(path.name for path in (tmp_path / "plan" / "splits").iterdir()) == ["seed_0.csv", "seed_1.csv"]
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ({}, ["abcd"]),
+        ({"b": "a", "c": "b", "d": "c"}, ["a", "b", "c", "d"]),
+        ({"c": "ab", "d": "c"}, ["ab", "c", "d"]),
+        ({"b": "x", "d": "b"}, ["abc", "d"]),
+    ],
+    ids=["together", "in a row", "two first", "what is finished"],
+)
+def test_runs_take_turns(after, expected):
+    runs = [PlannedRun(name, None, [], after=tuple(after.get(name, ""))) for name in "abcd"]
+    assert ["".join(run.name for run in group) for group in take_turns(runs)] == expected
 
 
 def test_the_record_tells_which_plan_it_is_and_its_runs(folder):

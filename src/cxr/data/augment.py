@@ -6,21 +6,18 @@ global random state, and a resumed run repeats it.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cxr.data.draws import Floats, draw_numbers
 from cxr.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
-Words = NDArray[np.uint64]
-
-GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 LIMITS = {  # magnitude -> (largest value, what it is)
     "rotation": (180.0, "degrees from 0 to 180"),
     "scale": (0.9, "a fraction from 0 to 0.9"),
@@ -68,10 +65,7 @@ class AffineAugment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (largest, meaning) in LIMITS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
-                raise ConfigError(f"expected augment.{name} to be {meaning}, got {value!r}")
+        check_magnitudes(self, LIMITS)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigError(f"expected augment.seed to be an integer, got {self.seed!r}")
         if self.horizontal_flip > 0:
@@ -97,10 +91,10 @@ class AffineAugment:
         """
         draws = self.draw(key.cpu().numpy(), epoch)
         if self.brightness > 0:
-            image = (image * _per_image(1 + draws["brightness"] * self.brightness, image)).clamp_(0, 1)
+            image = (image * per_image(1 + draws["brightness"] * self.brightness, image)).clamp_(0, 1)
         if self.contrast > 0:
             mean = image.mean(dim=(1, 2, 3), keepdim=True)
-            factor = _per_image(1 + draws["contrast"] * self.contrast, image)
+            factor = per_image(1 + draws["contrast"] * self.contrast, image)
             image = torch.lerp(mean, image, factor).clamp_(0, 1)
         if self._moves:
             height, width = image.shape[-2:]
@@ -109,9 +103,7 @@ class AffineAugment:
 
     def draw(self, key: NDArray[np.int64], epoch: int) -> dict[str, Floats]:
         """The random numbers of each image: name -> (B,) uniform in [-1, 1)."""
-        state = _mix(_mix(_mix(_to_words([self.seed])) + _to_words([epoch])) + key.astype(np.uint64))
-        words = dict(zip(DRAWS, _mix(state + _to_words(range(len(DRAWS)))[:, None] * GOLDEN_GAMMA), strict=True))
-        return {name: (word >> np.uint64(11)) * 2.0**-52 - 1 for name, word in words.items()}
+        return draw_numbers(self.seed, epoch, key, DRAWS)
 
     def matrices(self, draws: dict[str, Floats], height: int, width: int) -> Floats:
         """(B, 2, 3) maps from a place in the image to its place in the augmented one: (x, y) in pixels from the centre.
@@ -136,19 +128,21 @@ class AffineAugment:
         return any(getattr(self, name) > 0 for name in LIMITS if name not in ("brightness", "contrast"))
 
 
-def _to_words(numbers: Iterable[int]) -> Words:
-    return np.array([number % 2**64 for number in numbers], dtype=np.uint64)
+def check_magnitudes(augment: object, limits: Mapping[str, tuple[float, str]]) -> None:
+    """Raise ConfigError when an attribute is not a number from 0 to its largest value.
+
+    Args:
+        augment: What has the attributes.
+        limits: Attribute -> (largest value, what it is in words).
+    """
+    for name, (largest, meaning) in limits.items():
+        value = getattr(augment, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
+            raise ConfigError(f"expected augment.{name} to be {meaning}, got {value!r}")
 
 
-def _mix(state: Words) -> Words:
-    """The step of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195), modulo 2^64 as arrays wrap."""
-    state = state + GOLDEN_GAMMA
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
-
-
-def _per_image(values: Floats, image: torch.Tensor) -> torch.Tensor:
+def per_image(values: Floats, image: torch.Tensor) -> torch.Tensor:
+    """(B,) numbers as (B, 1, 1, 1) float32 beside the images that they belong to."""
     return torch.from_numpy(values.astype(np.float32)).to(image.device).reshape(-1, 1, 1, 1)
 
 

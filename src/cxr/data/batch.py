@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxr.data.augment import AffineAugment
+from cxr.data.augment_policy import Augment
 from cxr.imaging.preprocess import Preprocess
 
 
@@ -21,7 +21,7 @@ class BatchTransform:
         augment: What is done to training images, or None.
     """
 
-    def __init__(self, preprocess: Preprocess, augment: AffineAugment | None = None) -> None:
+    def __init__(self, preprocess: Preprocess, augment: Augment | None = None) -> None:
         scale, offset = preprocess.scale_offset
         self._scale, self._offset = torch.from_numpy(_as_column(scale)), torch.from_numpy(_as_column(offset))
         self._white = float(np.iinfo(preprocess.precision).max)

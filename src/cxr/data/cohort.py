@@ -16,8 +16,18 @@ import pandas as pd
 from cxr.data.bad_files import report_bad_files
 from cxr.data.file_index import FileIndex
 from cxr.data.image_store import ImageStore
-from cxr.data.leaks.gate import POLICIES, add_pixel_hashes, apply_gate, count_leaks, find_leaks, link_similar
+from cxr.data.leaks.gate import (
+    POLICIES,
+    add_paths,
+    add_pixel_hashes,
+    apply_gate,
+    count_leaks,
+    find_external_leaks,
+    find_leaks,
+    link_similar,
+)
 from cxr.data.leaks.similar import Similar, SimilarImages
+from cxr.data.owner_lists import write_list
 from cxr.data.samples import (
     PARTS,
     count_classes,
@@ -66,6 +76,8 @@ class CohortSettings:
         on_bad_file: 'error' lists the files that give no image, 'skip' leaves them out and counts them.
         leak_gate: What to do about samples that several parts hold, see `apply_gate`; 'off' does not look. In a split
             made here linked samples stay together, so only given parts can share some.
+        avoid: Table of other samples, with `image_path`; what shows one of their films, or shares an id with them, is
+            left out with its whole patient, before `limit` counts, whatever `leak_gate` says.
 
     Raises:
         ConfigError: `on_bad_file` or `leak_gate` is another word.
@@ -79,6 +91,7 @@ class CohortSettings:
     seed: int = 0
     on_bad_file: str = "error"
     leak_gate: str = "stop"
+    avoid: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         if self.on_bad_file not in ("error", "skip"):
@@ -218,8 +231,15 @@ def _gather(
 ) -> tuple[pd.DataFrame, pd.Series, Similar | None]:
     """Samples with an image, one group for what shows one film; their groups before; what is similar."""
     samples = _describe_files(dataset.samples, index, settings.on_bad_file, leak_folder, report)
-    samples = _choose(samples, dataset.class_names, settings, salt, report)
-    samples = _decode(samples, images, settings.on_bad_file, leak_folder, report)
+    samples = _filter(samples, dataset.class_names, settings.view_filter, report)
+    if settings.avoid is None:
+        samples = _choose(samples, settings, salt)
+        samples = _decode(samples, images, settings.on_bad_file, leak_folder, report)
+    else:  # what is limited, or named by a split, is what was left
+        samples = _decode(samples, images, settings.on_bad_file, leak_folder, report)
+        samples = _leave_out(samples, settings.avoid, images, index, leak_folder, report)
+        require_every_class(samples, dataset.class_names, "what data.avoid leaves")
+        samples = _choose(samples, settings, salt)
     similar = _find_similar(samples, images, leak_folder) if settings.leak_gate != "off" else None
     return *_link(samples, similar), similar
 
@@ -293,12 +313,15 @@ def _count_duplicates(samples: pd.DataFrame) -> dict[str, int]:
     return {"extra_files": int(samples["content_hash"].duplicated().sum()), "with_several_classes": contradictory}
 
 
-def _choose(
-    samples: pd.DataFrame, class_names: list[str], settings: CohortSettings, salt: str | None, report: Report
-) -> pd.DataFrame:
-    """The samples to use: those of the split file, or as many as wanted of those with a wanted view."""
-    samples, report["views"] = filter_views(samples, settings.view_filter)
-    require_every_class(samples, class_names, f"the images that data.view_filter={settings.view_filter} keeps")
+def _filter(samples: pd.DataFrame, class_names: list[str], view_filter: str, report: Report) -> pd.DataFrame:
+    """The samples with a wanted view."""
+    samples, report["views"] = filter_views(samples, view_filter)
+    require_every_class(samples, class_names, f"the images that data.view_filter={view_filter} keeps")
+    return samples
+
+
+def _choose(samples: pd.DataFrame, settings: CohortSettings, salt: str | None) -> pd.DataFrame:
+    """The samples to use: those of the split file, or as many as wanted."""
     if settings.split_file is not None:
         return samples.assign(split=read_split(samples, settings.split_file, salt=salt)).dropna(subset="split")
     if settings.balance_all:
@@ -308,6 +331,33 @@ def _choose(
         )
         samples = balance(samples, settings.seed)
     return samples if settings.limit is None else take_limit(samples, settings.limit, settings.seed)
+
+
+def _leave_out(
+    samples: pd.DataFrame,
+    avoid: pd.DataFrame,
+    images: ImageStore,
+    index: FileIndex,
+    leak_folder: Path,
+    report: Report,
+) -> pd.DataFrame:
+    """The samples whose patient shares nothing with those to avoid, which must all give an image to be looked for."""
+    described = index.describe(avoid["image_path"].tolist()).set_index(avoid.index)
+    report_bad_files(avoid, described["error"], "error", leak_folder, "of data.avoid cannot be read")
+    avoid = _decode(add_headers(avoid, described), images, "error", leak_folder, {})
+    both = pd.concat([samples, avoid], ignore_index=True).drop_duplicates("content_hash")
+    shared = find_external_leaks(samples.assign(split="train"), avoid, _find_similar(both, images, leak_folder))
+    shared_groups = samples.loc[samples["sample_id"].isin(shared["sample_a"]), "group"]
+    kept = samples[~samples["group"].isin(shared_groups)]
+    kinds = {str(kind): int(count) for kind, count in shared["kind"].value_counts().sort_index().items()}
+    report["avoided"] = {"images": len(avoid), "left_out": len(samples) - len(kept), "pairs": kinds}
+    if shared.empty:
+        log.info("none of %d images is among the %d of data.avoid", len(samples), len(avoid))
+    else:
+        path = write_list(add_paths(shared, samples, avoid), leak_folder, "avoided")
+        left_out, told = len(samples) - len(kept), ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+        log.info("left out %d of %d images for what data.avoid holds (%s); see %s", left_out, len(samples), told, path)
+    return kept
 
 
 def _find_similar(samples: pd.DataFrame, images: ImageStore, folder: Path) -> Similar:

@@ -128,7 +128,8 @@ def read_split(samples: pd.DataFrame, path: Path, *, salt: str | None) -> pd.Ser
     if len(unknown):
         raise DataError(
             f"expected the data to hold all {len(parts)} samples of {path}, but {len(unknown)} are not there: "
-            f"{list_first(unknown)}; use the data, data.view_filter and salt (CXR_ID_SALT) with which it was written"
+            f"{list_first(unknown)}; use the data, data.view_filter, data.avoid and salt (CXR_ID_SALT) with which it "
+            "was written"
         )
     return keys.map(parts).dropna().rename("split")
 

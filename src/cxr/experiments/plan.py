@@ -40,15 +40,18 @@ class PlannedRun:
 
     Attributes:
         name: Name of its folder in the plan's folder.
-        samples: Its samples, each with its part in `split`; ids, labels and content hashes as in a cohort.
+        samples: Its samples, each with its part in `split`; ids, labels and content hashes as in a cohort. None where
+            the run divides its dataset itself.
         class_names: Names of the labels.
         overrides: Words for train.py beside those of the command, for example ``("seed=1",)``.
+        after: Names of the runs that must be finished before it starts.
     """
 
     name: str
-    samples: pd.DataFrame
+    samples: pd.DataFrame | None
     class_names: list[str]
     overrides: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 class Plan(Protocol):
@@ -151,7 +154,7 @@ class PlanFolder:
         Raises:
             DataError: The plan was started on other images or labels.
         """
-        data = {run.name: _fingerprint(run.samples) for run in runs}
+        data = {run.name: None if run.samples is None else _fingerprint(run.samples) for run in runs}
         if self.record.exists():
             if self._read()["data"] != data:
                 raise DataError(
@@ -161,7 +164,8 @@ class PlanFolder:
             return
         self.split("").parent.mkdir(exist_ok=True)
         for run in runs:
-            write_split(run.samples, self.split(run.name), class_names=run.class_names, salt=salt)
+            if run.samples is not None:
+                write_split(run.samples, self.split(run.name), class_names=run.class_names, salt=salt)
         record = {"config": as_written(config), "data": data}
         replace_file(self.record, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
 
@@ -171,6 +175,16 @@ class PlanFolder:
         except (yaml.YAMLError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{self.record} is damaged ({reason}); start a new plan without plan.folder") from error
+
+
+def take_turns(runs: Sequence[PlannedRun]) -> Iterator[list[PlannedRun]]:
+    """The runs in groups, in which none waits for another of its own group or of a later one."""
+    waiting = list(runs)
+    while waiting:
+        names = {run.name for run in waiting}
+        ready = [run for run in waiting if names.isdisjoint(run.after)]
+        yield ready
+        waiting = [run for run in waiting if not names.isdisjoint(run.after)]
 
 
 def as_written(config: DictConfig) -> dict[str, Any]:

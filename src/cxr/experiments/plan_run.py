@@ -5,7 +5,7 @@ Knows nothing of what a plan's runs are for; what trains is a command that takes
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,20 @@ from rich.console import Console
 
 from cxr.errors import ConfigError, DataError, TrainingError
 from cxr.experiments.cv import CrossValidation
-from cxr.experiments.plan import Plan, PlanFolder, PlannedRun, check_setting, plan_arguments, recipe_words, word
+from cxr.experiments.plan import (
+    Plan,
+    PlanFolder,
+    PlannedRun,
+    check_setting,
+    plan_arguments,
+    recipe_words,
+    take_turns,
+    word,
+)
 from cxr.experiments.processes import EndedJob, Job, available_cores, run_jobs, share_machine
 from cxr.experiments.seeds import Seeds
 from cxr.experiments.spread import Summary
+from cxr.experiments.staged import Staged
 from cxr.training.building import plain
 from cxr.training.config_rules import TEXT, check_config, optional, whole
 from cxr.training.devices import visible_gpus
@@ -26,8 +36,10 @@ from cxr.training.fit import preflight
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 
-PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds}
-LOG = "output.log"
+PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds, "staged": Staged}
+LOG, COMPOSED = "output.log", ".composed.log"
+ONLY_COMPOSE = ("--cfg", "job")
+"""What makes train.py compose its config and stop."""
 
 
 def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -> Summary:
@@ -149,31 +161,51 @@ class _Trainer:
         self.console.print(f"{len(missing)} of {len(runs)} runs to train, in {self.folder.root}")
         if not missing:
             return
-        self._preflight(missing[0])
         jobs = self.config.plan.jobs
         places = share_machine(jobs, visible_gpus(), available_cores(), os.environ)
-        with closing(run_jobs([self._job(run) for run in missing], places, self._tell_start)) as ended:
-            failed = [one.job.name for one in ended if not self._tell_end(one)]
-        if failed:
-            raise TrainingError(
-                f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}), so there is no summary; mend the "
-                f"cause, then {how_to_continue(self.folder)}"
-            )
+        self._check(missing, places)
+        for ready in take_turns(missing):
+            with closing(run_jobs([self._job(run) for run in ready], places, self._tell_start)) as ended:
+                failed = [one.job.name for one in ended if not self._tell_end(one)]
+            if failed:
+                raise TrainingError(
+                    f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}), so there is no summary; mend the "
+                    f"cause, then {how_to_continue(self.folder)}"
+                )
+
+    def _check(self, runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> None:
+        """Raise now what would stop a run; where each has a dataset of its own, only words that make no sense."""
+        if runs[0].samples is None:
+            self._check_words(runs, places)
+        else:
+            self._preflight(runs[0])
+
+    def _check_words(self, runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> None:
+        log = self.folder.root / COMPOSED
+        jobs = [Job(run.name, (*self.command, *self._words(run), *ONLY_COMPOSE), log) for run in runs]
+        with closing(run_jobs(jobs, places[:1], lambda job: None)) as ended:
+            for one in ended:
+                if one.exit_code != 0:
+                    told = " ".join(log.read_text(encoding="utf-8", errors="replace").split("\n")[:3])
+                    raise ConfigError(f"the words of {one.job.name} cannot be used: {told.strip()}")
+        log.unlink()
 
     def _preflight(self, run: PlannedRun) -> None:
-        """Raise now what every run would raise before its first batch."""
         split = {"data": {"split_file": str(self.folder.split(run.name))}, "logger": {}}
         config = OmegaConf.merge(self.config, split)
         assert isinstance(config, DictConfig)
         preflight(config)
 
-    def _job(self, run: PlannedRun) -> Job:
-        folder = self.folder.run(run.name).root
+    def _words(self, run: PlannedRun) -> list[str]:
         study = f"{self.config.run_name}-{self.config.plan.name}"
         words = [
             *self.words, word("run_name", f"{study}-{run.name}"), word("study_name", study), *run.overrides,
-            word("data.split_file", self.folder.split(run.name)), word("hydra.run.dir", folder),
         ]  # fmt: skip
+        return words if run.samples is None else [*words, word("data.split_file", self.folder.split(run.name))]
+
+    def _job(self, run: PlannedRun) -> Job:
+        folder = self.folder.run(run.name).root
+        words = [*self._words(run), word("hydra.run.dir", folder)]
         last = folder / "checkpoints" / "last.ckpt"
         if last.exists():
             words.append(word("ckpt_path", last))

@@ -24,6 +24,7 @@ from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.outliers import OutlierScorer
 from cxr.inference.predictor import Predictor
 from cxr.models.build import build_net, without_weights
+from cxr.models.views import SeveralViews
 from cxr.models.weights import load_into
 
 MODEL, OUTLIERS = "model.safetensors", "outliers.safetensors"
@@ -61,7 +62,7 @@ def write_bundle(
 
     Args:
         folder: The bundle to make; the folder above exists.
-        net: The trained net of `build_net`, with its `input_contract`.
+        net: The trained net of `build_net`, with its `input_contract`, maybe as `SeveralViews`.
         net_config: ``name`` and the plain arguments of `build_net`. Weights that it asks for are left out.
         class_names: The K names in order.
         preprocess: The completed preprocessing that the net was trained with.
@@ -85,6 +86,7 @@ def write_bundle(
     description = {
         "kind": NET,
         "net": without_weights(net_config),
+        "tta": net.views if isinstance(net, SeveralViews) else None,
         "preprocess": preprocess.to_dict(),
         "input_contract": asdict(contract),
         **describe_answer(class_names, multilabel, beside, extras),
@@ -151,6 +153,8 @@ def _load_net(folder: Path, description: Mapping[str, Any], device: torch.device
     arguments = without_weights(description["net"])
     name = arguments.pop("name")
     net = build_net(name, len(description["class_names"]), **arguments)
+    if description.get("tta") is not None:
+        net = SeveralViews(net, description["tta"], description["multilabel"] is True)
     preprocess = Preprocess.from_dict(description["preprocess"])
     contract = _to_contract(description["input_contract"])
     contract.check(preprocess, name)

@@ -12,6 +12,7 @@ from cxr.imaging.preprocess import Stored
 from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.predictor import Probs
 from cxr.models.head import Classifier
+from cxr.models.views import SeveralViews
 
 Embeddings = npt.NDArray[np.float32]
 
@@ -25,7 +26,7 @@ def embed_stored(predictor: NetPredictor, stored: Stored) -> tuple[Embeddings, P
         stored: (B, h, w) what `predictor.preprocess.store` gives; B may be 0.
 
     Returns:
-        (B, F) the input of the net's head, and (B, K) probabilities, those of `predict_pixels`.
+        (B, F) the input of the net's head, of one view, and (B, K) probabilities, those of `predict_pixels`.
 
     Raises:
         ImageError: The images are of another type than the bundle's preprocessing stores.
@@ -41,4 +42,5 @@ def embed_stored(predictor: NetPredictor, stored: Stored) -> tuple[Embeddings, P
         )
     batch = torch.from_numpy(predictor.preprocess.finish(stored)).to(predictor.device)
     features = net.backbone(batch)
-    return features.float().cpu().numpy(), predictor.to_probs(net.head(features).double().cpu().numpy())
+    logits = net(batch) if isinstance(net, SeveralViews) else net.head(features)
+    return features.float().cpu().numpy(), predictor.to_probs(logits.double().cpu().numpy())

@@ -23,6 +23,7 @@ from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.net_predictor import NetPredictor
 from cxr.models.head import Classifier
+from cxr.models.views import single_view
 
 Maps = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -159,8 +160,11 @@ def _mixes_places(module: nn.Module, shape: torch.Size) -> bool:
 
 @contextmanager
 def _explained_copy(predictor: NetPredictor) -> Iterator[LogOdds]:
-    """A copy of the net whose activations do not overwrite their input, which a saliency method must still read."""
-    net = copy.deepcopy(predictor.net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    """A copy of the net whose activations do not overwrite their input, which a saliency method must still read.
+
+    Of a net that looks at several views it is the one that looks at the image as it is, which the maps lie over.
+    """
+    net = copy.deepcopy(single_view(predictor.net)).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     for module in net.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
-from cxr.data.augment import AffineAugment
+from cxr.data.augment_policy import make_augment
 from cxr.data.cohort import Cohort
 from cxr.data.samples import label_array, require_every_class, target_names
 from cxr.errors import ConfigError, require_extra
@@ -19,6 +19,7 @@ from cxr.evaluation.operating_point import parse_rule
 from cxr.imaging.preprocess import Preprocess
 from cxr.models.head import Classifier
 from cxr.training.building import build, plain
+from cxr.training.callbacks.averaging import MovingAverage
 from cxr.training.callbacks.checkpoint import AtomicCheckpointIO
 from cxr.training.config_rules import check_config
 from cxr.training.datamodule import ChestDataModule
@@ -94,9 +95,10 @@ def assemble(config: DictConfig) -> Experiment:
     if config.ckpt_path is not None:
         check_same_data(cohort.report["fingerprint"], folder)
         check_checkpoint(Path(config.ckpt_path), task.state_dict())
+    augment, mixing = make_augment(plain(config.augment), config.seed)
     datamodule = ChestDataModule(
-        cohort.samples, images, preprocess, AffineAugment(**plain(config.augment), seed=config.seed),
-        config.sampler.mode, config.data.batch_size, config.data.num_workers, config.seed,
+        cohort.samples, images, preprocess, augment, config.sampler.mode, config.data.batch_size,
+        config.data.num_workers, config.seed, mixing,
     )  # fmt: skip
     trainer = build_trainer(config, loggers)
     check_devices(config, trainer.world_size)
@@ -137,7 +139,8 @@ def build_loggers(config: DictConfig) -> list[Logger]:
 
 def build_trainer(config: DictConfig, loggers: list[Logger]) -> pl.Trainer:
     """The Trainer with callbacks and loggers; checkpoints are written atomically."""
-    callbacks = [build(one, "callbacks") for one in config.callbacks.values() if one is not None]
+    averaging = [] if config.ema is None else [MovingAverage(config.ema)]
+    callbacks = [*averaging, *(build(one, "callbacks") for one in config.callbacks.values() if one is not None)]
     return build(
         config.trainer, "trainer",
         callbacks=callbacks, logger=loggers if loggers else False, default_root_dir=config.paths.output_dir,

@@ -42,6 +42,7 @@ SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 RATIO = Rule("a number above 0 and up to 1", lambda value: is_number(value) and 0 < value <= 1)
 POSITIVE = Rule("a number > 0", lambda value: is_number(value) and value > 0)
+DECAY = Rule("a number between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
 FRACTIONS = Rule(
     "three numbers such as [0.7, 0.1, 0.2]",
     lambda value: isinstance(value, ListConfig) and len(value) == 3 and all(map(is_number, value)),
@@ -55,6 +56,8 @@ RULES = {
     "channels_last": SWITCH,
     "hash_ids": SWITCH,
     "ckpt_path": optional(TEXT),
+    "ema": optional(DECAY),
+    "tta": optional(one_of("light")),
     "monitor.metric": TEXT,
     "monitor.mode": one_of("max", "min"),
     "data.root": optional(TEXT),
@@ -67,6 +70,7 @@ RULES = {
     "data.on_bad_file": one_of("error", "skip"),
     "data.leak_gate": one_of("stop", "warn", "drop", "off"),
     "data.split_file": optional(TEXT),
+    "data.avoid": optional(TEXT),
     "data.fractions": FRACTIONS,
     "data.classes": optional(MAPPING),
     "transfer.init_from": optional(TEXT),

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from cxr.data.augment import AffineAugment
+from cxr.data.augment_policy import Augment
 from cxr.data.batch import BatchTransform
 from cxr.data.dataset import Batch, EpochSampler, ImageDataset, keep_batch
 from cxr.data.decoding import StoredArray
 from cxr.data.image_store import ImageStore, StoredImages
+from cxr.data.mixing import Mixing
 from cxr.data.samples import label_array
 from cxr.imaging.preprocess import Preprocess
 
@@ -24,7 +25,8 @@ from cxr.imaging.preprocess import Preprocess
 class ChestDataModule(pl.LightningDataModule):
     """Batches of ``image`` (B, C, H, W) float32 in the net's range, ``label`` and ``key`` (B,) int64.
 
-    A label is a class index, (B,) int64, or targets, (B, K) float32, NaN where nothing is stated.
+    A label is a class index, (B,) int64, or targets, (B, K) float32, NaN where nothing is stated. Training batches that
+    are mixed have `partner` and `share` as well, see `Mixing`.
 
     Args:
         samples: The samples table with `label` or targets, `split`, `image_path` and `content_hash`.
@@ -35,6 +37,7 @@ class ChestDataModule(pl.LightningDataModule):
         batch_size: Images per batch and device.
         num_workers: Loader processes; 0 is fastest where images come decoded from the cache.
         seed: The run's seed.
+        mixing: What mixes the images of a training batch, or None.
     """
 
     def __init__(
@@ -42,11 +45,12 @@ class ChestDataModule(pl.LightningDataModule):
         samples: pd.DataFrame,
         images: ImageStore,
         preprocess: Preprocess,
-        augment: AffineAugment,
+        augment: Augment,
         sampling: str,
         batch_size: int,
         num_workers: int,
         seed: int,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         self.parts = {str(part): rows.reset_index(drop=True) for part, rows in samples.groupby("split")}
@@ -56,6 +60,7 @@ class ChestDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.mixing = Mixing() if mixing is None else mixing
         self.datasets: dict[str, ImageDataset] = {}
 
     def setup(self, stage: str) -> None:
@@ -89,11 +94,12 @@ class ChestDataModule(pl.LightningDataModule):
         return {**moved, "key": batch["key"]}
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Finish preprocessing, and augment in training, on the batch's device."""
+        """Finish preprocessing, and in training augment and mix, on the batch's device."""
         trainer = self.trainer
         training = bool(trainer is not None and trainer.training)
         epoch = trainer.current_epoch if trainer is not None else 0
-        return {**batch, "image": self.transform(batch["image"], batch["key"], epoch, training)}
+        finished = {**batch, "image": self.transform(batch["image"], batch["key"], epoch, training)}
+        return self.mixing(finished, epoch) if training else finished
 
     def stored_images(self, part: str, rows: NDArray[np.int64]) -> StoredArray:
         """(N, h, w) stored images of the (N,) positions `rows` in the table of `part`."""

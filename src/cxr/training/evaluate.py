@@ -30,6 +30,8 @@ from cxr.explanation.gallery import draw_gallery
 from cxr.inference.bundle import Fitted, load_net
 from cxr.inference.outliers import fit_outliers
 from cxr.inference.saliency import make_maps
+from cxr.models.head import Classifier
+from cxr.models.views import SeveralViews
 from cxr.training.assemble import Experiment
 from cxr.training.building import plain
 from cxr.training.datamodule import ChestDataModule
@@ -50,6 +52,7 @@ grad_cam = partial(make_maps, method="gradcam")
 
 def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts: list[str]) -> dict[str, float]:
     """Predictions and metrics of some parts by one checkpoint, written by the first device."""
+    look_several_times(experiment)
     log.info("evaluating the best checkpoint %s on %s", checkpoint.name, ", ".join(parts))
     answers = {part: ask(experiment, checkpoint, part) for part in parts}
     if not experiment.trainer.is_global_zero:
@@ -66,6 +69,14 @@ def evaluate(experiment: Experiment, folder: RunFolder, checkpoint: Path, parts:
     if "test" in answers:
         record_opening(*describe_opening(experiment, folder, metrics))
     return metrics
+
+
+def look_several_times(experiment: Experiment) -> None:
+    """From now on the net answers by the views of ``tta``; the names of its state stay, so checkpoints still fit."""
+    task, views = experiment.task, experiment.config.tta
+    if views is not None and not isinstance(task.net, SeveralViews):
+        assert isinstance(task.net, Classifier)  # what build_net makes
+        task.net = SeveralViews(task.net, views, bool(target_names(experiment.cohort.samples)))
 
 
 def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Question]:

@@ -26,6 +26,8 @@ class ClassificationTask(pl.LightningModule):
     """Trains `net` on batches of ``image`` (B, C, H, W) float32, ``label`` and ``key`` (B,) int64.
 
     A label is a class index, (B,) int64, or one target per class, (B, K) float32: 1, 0, or NaN where nothing is stated.
+    Mixed training images have a `partner` label and the `share` of their own one, which is the larger part and the one
+    that `train/accuracy` is about.
 
     After a validation or test epoch `outputs_of(part).compute()` still holds its logits, until the next one begins.
 
@@ -93,10 +95,18 @@ class ClassificationTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; nothing here waits for the device."""
         logits = self(batch["image"])
-        loss = self.loss(logits, batch["label"])
+        loss = self._loss_of(logits, batch)
         self.log("train/loss", loss, prog_bar=True, **EPOCH_MEAN, batch_size=len(logits))
         self.log("train/accuracy", count_right(logits, batch["label"]), **EPOCH_MEAN, batch_size=len(logits))
         return loss
+
+    def _loss_of(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Of mixed images, the losses of both labels by their shares."""
+        own = self.loss(logits, batch["label"])
+        if "partner" not in batch:
+            return own
+        share = batch["share"].to(own)
+        return share * own + (1 - share) * self.loss(logits, batch["partner"])
 
     def on_train_epoch_end(self) -> None:
         """Stop before a checkpoint is written when the loss is no longer a number."""

@@ -14,7 +14,7 @@ FIXED = (
     "seed", "monitor", "hash_ids", "preprocess", "net", "transfer", "augment", "sampler", "loss", "optimizer",
     "scheduler",
     "data.classes", "data.limit", "data.view_filter", "data.batch_size",
-    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val",
+    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "ema",
 )  # fmt: skip
 IN_A_CHECKPOINT = {"state_dict", "optimizer_states", "loops"}
 

@@ -6,14 +6,15 @@ Imports neither torch nor Lightning, so that looking at data starts at once.
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cxr.data.cache import ImageCache
 from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, gather_samples, make_cohort, read_dataset
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
 from cxr.data.image_store import ImageStore, UncachedImages
-from cxr.data.splits import SPLIT_FILE
+from cxr.data.splits import SPLIT_FILE, read_split
+from cxr.errors import DataError
 from cxr.imaging.preprocess import Preprocess
 from cxr.training.building import build, plain
 
@@ -92,7 +93,28 @@ def cohort_settings(config: DictConfig) -> CohortSettings:
         seed=config.seed,
         on_bad_file=data.on_bad_file,
         leak_gate="warn" if resumes(config) and data.leak_gate == "stop" else data.leak_gate,  # it has passed the gate
+        avoid=None if data.avoid is None else read_avoided(Path(data.avoid), load_salt(Path(config.paths.cache_dir))),
     )
+
+
+def read_avoided(run: Path, salt: str) -> pd.DataFrame:
+    """The samples that a run validated and tested, as its config reads them and its split divides them.
+
+    Args:
+        run: The run folder.
+        salt: With which the ids in its split may be hashed.
+
+    Raises:
+        DataError: It is no run folder, or its dataset is not as it was.
+    """
+    absent = [name for name in ("config.yaml", SPLIT_FILE) if not (run / name).exists()]
+    if absent:
+        raise DataError(f"data.avoid must be the folder of a run, but {run} has no {absent[0]}; train that run first")
+    config = OmegaConf.load(run / "config.yaml")
+    assert isinstance(config, DictConfig)
+    samples = open_dataset(config).samples
+    parts = read_split(samples, run / SPLIT_FILE, salt=salt)
+    return samples.loc[parts.index[parts.isin(["val", "test"])]].reset_index(drop=True)
 
 
 def choose_split_file(config: DictConfig) -> Path | None:

@@ -15,7 +15,7 @@ from cxr.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FOR_ALL = {"limit": None, "split_file": None, "on_bad_file": "error", "leak_gate": "stop"}
+FOR_ALL = {"limit": None, "split_file": None, "on_bad_file": "error", "leak_gate": "stop", "avoid": None}
 """Settings that hold for all datasets together -> the value that says nothing of one of them."""
 
 
