@@ -121,7 +121,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
     """
     description = read_description(folder)
     kind = description.get("kind", NET)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise WeightsError(
             f"expected {folder / DESCRIPTION} to be of kind {', '.join(KINDS)}, got {kind!r}; update cxr-lab"
         )
