@@ -206,11 +206,17 @@ def _add_evaluate(commands: "Commands") -> None:
     parser.add_argument(
         "--subgroups", metavar="A,B", help="columns to measure by (default: sex, age, view, manufacturer, source)"
     )
+    parser.add_argument(
+        "--require", action="append", default=[], metavar="GOAL",
+        help="'test/accuracy >= 0.85', 'test/auroc.low >= 0.9' (of its interval), 'best/epoch <= 20'; may be repeated; "
+        "exit code 1 where one is missed",
+    )  # fmt: skip
     parser.set_defaults(run=_run_evaluate)
 
 
 def _run_evaluate(options: argparse.Namespace) -> int:
-    from cxr.commands.evaluate import evaluate
+    from cxr.commands.evaluate import evaluate, judge_goals
+    from cxr.evaluation.goals import parse_goal
     from cxr.evaluation.predictions import SUBGROUPS
     from cxr.evaluation.report.collect import Options
 
@@ -219,11 +225,16 @@ def _run_evaluate(options: argparse.Namespace) -> int:
         draws=options.draws,
         subgroups=SUBGROUPS if options.subgroups is None else options.subgroups.split(","),
     )
+    goals = [parse_goal(text) for text in options.require]
     names = None if options.classes is None else options.classes.split(",")
     tables = (options.validation, options.train)
     page = evaluate(options.source, *tables, names, options.out, chosen, options.operating_point, options.command)
     print(f"report: {page}")
-    return 0
+    judged = judge_goals(goals, page) if goals else []
+    for goal, value in judged:
+        told = "not defined" if value is None else f"{value:.4g}"
+        print(f"{'reached' if goal.is_met(value) else 'missed'}: {goal}, got {told}")
+    return 0 if all(goal.is_met(value) for goal, value in judged) else 1
 
 
 def _add_compare(commands: "Commands") -> None:

@@ -7,6 +7,8 @@ import pytest
 from cxr.cli import main
 from cxr.evaluation.report.material import Material
 
+from ..evaluation.report.conftest import write_run
+
 CLASSES = ["--classes", "well,ill"]
 
 
@@ -46,6 +48,29 @@ def test_a_run_is_judged_by_its_own_rule_and_a_table_by_the_first(tables, tmp_pa
     assert asked == ["youden", "threshold 0.5", "sensitivity >= 0.9"]
 
 
+@pytest.mark.parametrize(("goal", "code", "told"), [
+    ("test/accuracy >= 0.6", 0, "reached: test/accuracy >= 0.6, got 0."),
+    ("test/accuracy.high <= 0.6", 1, "missed: test/accuracy.high <= 0.6, got 0."),
+])  # fmt: skip
+def test_the_exit_code_says_whether_all_goals_are_reached(goal, code, told, tables, capsys):
+    assert main(["evaluate", str(tables[1]), *CLASSES, "--require", "test/auroc >= 0.5", "--require", goal]) == code
+    report, first, second = capsys.readouterr().out.splitlines()
+    assert report.startswith("report: ")
+    assert first.startswith("reached: test/auroc >= 0.5, got 0.")
+    assert second.startswith(told)
+
+
+def test_goals_of_a_run_may_be_for_the_epoch_and_the_time_of_its_best(tmp_path, capsys):
+    run = write_run(tmp_path / "run")
+    words = ["--require", "best/epoch <= 2", "--require", "best/seconds <= 1.5", "--require", "best/score >= 0.9"]
+    assert main(["evaluate", str(run), *words]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "reached: best/epoch <= 2, got 2",
+        "missed: best/seconds <= 1.5, got 2",
+        "reached: best/score >= 0.9, got 0.9",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -56,6 +81,11 @@ def test_a_run_is_judged_by_its_own_rule_and_a_table_by_the_first(tables, tmp_pa
         (["TEST", "--prevalence", "7"], "error: expected a prevalence over 0 and under 1, got 7.0"),
         (["TEST", "--draws", "10", "--classes", "well,ill"], "error: expected "),
         (["TEST"], "error: expected the columns"),
+        (["TEST", "--require", "good"], "error: expected a goal such as 'test/accuracy >= 0.85', "),
+        (
+            ["TEST", "--require", "f1 >= 1", "--classes", "well,ill"],
+            "error: expected a goal for a number of the report",
+        ),
     ],
 )
 def test_wrong_words_are_one_sentence(words, message, tables, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,12 @@ import yaml
 
 from cxr.data.identity import hash_ids, load_salt
 from cxr.data.readers import make_phantom_samples
-from cxr.errors import ConfigError, DataError, MissingExtraError
+from cxr.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import read_predictions
 from cxr.inference.bundle import load_bundle
 from cxr.training.assemble import assemble
-from cxr.training.fit import fit, preflight
+from cxr.training.fit import fit, preflight, train
 from cxr.training.fit import test_run as open_test_part
 
 FIGURES = ("confusion", "confusion_normalised", "f1_heatmap", "roc", "precision_recall")
@@ -260,3 +261,14 @@ def test_a_dataset_of_one_class_is_told_before_any_image_is_decoded(compose_run,
     words = ["data=image_folder", f"data.root={tmp_path}/images", "data.classes=null"]
     with pytest.raises(DataError, match="expected at least 2 classes in the dataset, but got alone"):
         fit(compose_run(tmp_path / "run", *words, without=("data",)))
+
+
+def test_too_little_memory_of_a_gpu_names_the_values_that_keep_the_update(compose_run, tmp_path):
+    def fail(*_, **__):
+        raise torch.cuda.OutOfMemoryError
+
+    config = compose_run(tmp_path / "run", "data.batch_size=24")
+    experiment = SimpleNamespace(config=config, task=None, datamodule=None, trainer=SimpleNamespace(fit=fail))
+    message = "out of memory with data.batch_size=24; halve it and double trainer.accumulate_grad_batches, or set"
+    with pytest.raises(TrainingError, match=message):
+        train(experiment)

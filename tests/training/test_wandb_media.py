@@ -1,10 +1,15 @@
 """W&B for real, offline: what arrives in its files, and what must not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from pytorch_lightning.loggers import WandbLogger
+from torch import nn
 
 from cxr.errors import TrainingError
+from cxr.training.callbacks import wandb_media
 from cxr.training.callbacks.wandb_media import has_api_key, make_wandb_logger
 from cxr.training.fit import fit
 
@@ -92,3 +97,14 @@ def test_the_best_checkpoint_is_an_artifact_where_that_is_asked(compose_run, tmp
     best = fit(compose_run(tmp_path / "run", *overrides)).best_checkpoint
     staged = [path.read_bytes() for path in (tmp_path / "wandb_home").rglob("staging/*")]
     assert staged == [best.read_bytes()] * upload
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_code_is_an_artifact_and_gradients_are_watched_where_that_is_asked(compose_run, tmp_path, monkeypatch, asked):
+    watched = []
+    monkeypatch.setattr(WandbLogger, "watch", lambda _, net, **options: watched.append((net, options["log"])))
+    words = (f"callbacks.wandb_media.upload_code={asked}", f"callbacks.wandb_media.watch={asked}")
+    fit(compose_run(tmp_path / "run", "logger=wandb", "debug=fast", *words))
+    staged = [path.read_bytes() for path in (tmp_path / "wandb_home").rglob("staging/*")]
+    assert (Path(wandb_media.__file__).read_bytes() in staged) is asked
+    assert [(isinstance(net, nn.Module), log) for net, log in watched] == [(True, "gradients")] * asked

@@ -1,13 +1,15 @@
 """What `cxr evaluate` does: a run, or tables of predictions from anywhere -> numbers, figures, documents, a report."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cxr.errors import DataError
+from cxr.evaluation.goals import Goal, name_numbers
 from cxr.evaluation.report.collect import Options, rule_of
 from cxr.evaluation.report.material import Material, read_run, read_tables
-from cxr.evaluation.report.page import write_report
+from cxr.evaluation.report.page import NUMBERS_FILE, write_report
 
 
 def evaluate(
@@ -44,6 +46,23 @@ def evaluate(
     folder = out if out is not None else source if source.is_dir() else source.with_name(f"{source.stem}_report")
     options = replace(options, rule=rule_of(material)) if rule is None else options
     return write_report(material, folder, options, command)
+
+
+def judge_goals(goals: Sequence[Goal], page: Path) -> list[tuple[Goal, float | None]]:
+    """Look the goals up in the numbers beside a report.
+
+    Args:
+        goals: What must be reached.
+        page: Of `evaluate`.
+
+    Returns:
+        Each goal with its number, None where it is not defined.
+
+    Raises:
+        ConfigError: A goal names no number of the report.
+    """
+    numbers = name_numbers(json.loads(page.with_name(NUMBERS_FILE).read_text(encoding="utf-8"))["evaluation"])
+    return [(goal, goal.look_up(numbers)) for goal in goals]
 
 
 def _read(source: Path, validation: Path | None, train: Path | None, class_names: Sequence[str] | None) -> Material:

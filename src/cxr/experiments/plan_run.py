@@ -27,6 +27,7 @@ from cxr.experiments.plan import (
 )
 from cxr.experiments.processes import EndedJob, Job, available_cores, run_jobs, share_machine
 from cxr.experiments.seeds import Seeds
+from cxr.experiments.sizes import Sizes
 from cxr.experiments.spread import Summary
 from cxr.experiments.staged import Staged
 from cxr.training.building import plain
@@ -36,7 +37,7 @@ from cxr.training.fit import preflight
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 
-PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds, "staged": Staged}
+PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds, "staged": Staged, "sizes": Sizes}
 LOG, COMPOSED = "output.log", ".composed.log"
 ONLY_COMPOSE = ("--cfg", "job")
 """What makes train.py compose its config and stop."""

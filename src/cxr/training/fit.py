@@ -26,7 +26,7 @@ from cxr.training.evaluate import evaluate, fit_beside, write_run_report
 from cxr.training.interrupts import interrupts
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
-from cxr.training.summary import show_data, show_net, show_results
+from cxr.training.summary import show_data, show_net, show_results, show_update
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ def begin(experiment: Experiment, folder: RunFolder) -> None:
     write_split(cohort.samples, folder.split, class_names=cohort.class_names, salt=id_salt(config))
     show_data(cohort.report)
     show_net(experiment.task.net, experiment.net_config["name"], experiment.preprocess)
+    show_update(config.data.batch_size, config.trainer.accumulate_grad_batches, experiment.trainer.world_size)
 
 
 def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:

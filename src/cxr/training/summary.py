@@ -40,6 +40,22 @@ def show_net(net: nn.Module, name: str, preprocess: Preprocess) -> None:
     )
 
 
+def show_update(batch_size: int, batches: int, devices: int) -> None:
+    """One line: of how many images an update of the weights is.
+
+    Args:
+        batch_size: Images of a batch on one device.
+        batches: Batches that are accumulated.
+        devices: Devices that share an update.
+    """
+    Console().print(
+        f"an update: {batch_size * batches * devices} images ({batch_size} to a batch, accumulated over {batches}, "
+        f"on {devices} device{'s' * (devices > 1)})",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def show_results(run_dir: Path, metrics: dict[str, float], ceiling: float | None) -> None:
     """The run folder and a short table of metrics, training and validation beside test.
 

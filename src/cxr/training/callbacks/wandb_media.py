@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
+import cxr
 from cxr.errors import require_extra
 from cxr.evaluation.figure_set import classification_figures, figure_to_array
 from cxr.evaluation.figures import plot_image_grid
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PACKAGE = Path(cxr.__file__).parent
 EVERY_EPOCH = ("confusion", "confusion_normalised", "f1_heatmap")
 
 
@@ -105,11 +107,25 @@ class WandbMedia(pl.Callback):
         images: Number of sample images.
         public_images: Whether the dataset's images may be sent to a tracker.
         upload_checkpoint: Store the best checkpoint as an artifact, in an offline run until it is sent.
+        upload_code: Store this package's source files as an artifact.
+        watch: Send histograms of the gradients, which costs time.
     """
 
-    def __init__(self, images: int, public_images: bool, upload_checkpoint: bool) -> None:
+    def __init__(
+        self, images: int, public_images: bool, upload_checkpoint: bool, upload_code: bool, watch: bool
+    ) -> None:
         self.images = images if public_images else 0
         self.upload_checkpoint = upload_checkpoint
+        self.upload_code = upload_code
+        self.watch = watch
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: "ClassificationTask") -> None:
+        """Store the code and begin to watch the net, where that is asked."""
+        for logger in _wandb_loggers(trainer):
+            if self.upload_code:
+                logger.experiment.log_code(str(PACKAGE))
+            if self.watch:
+                logger.watch(pl_module.net, log="gradients", log_graph=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: "ClassificationTask") -> None:
         """Send the figures of this validation, and with the last one the checkpoint that it is of."""
@@ -123,7 +139,7 @@ class WandbMedia(pl.Callback):
         self._send(trainer, pl_module, part="test", final=True)
 
     def _send(self, trainer: pl.Trainer, task: "ClassificationTask", part: str, final: bool) -> None:
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        loggers = _wandb_loggers(trainer)
         if not loggers or trainer.sanity_checking:
             return
         logits, target, key = (values.cpu() for values in task.outputs_of(part).compute())
@@ -152,3 +168,7 @@ class WandbMedia(pl.Callback):
         preds = probs.argmax(dim=1)
         titles = [f"{names[preds[row]]} {probs[row].max():.2f} | truth {names[target[row]]}" for row in rows]
         return plot_image_grid(images, titles, [bool(preds[row] == target[row]) for row in rows])
+
+
+def _wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
