@@ -6,7 +6,7 @@ import yaml
 from sklearn.linear_model import LogisticRegression
 
 from cxr.ensemble.fit import ON_VALIDATION, cross_fit, fit_ensemble
-from cxr.ensemble.folder import read_config, write_folder
+from cxr.ensemble.folder import read_config, write_folder, write_page
 from cxr.ensemble.members import Rows, read_recipe, read_run
 from cxr.ensemble.selection import select_weights
 from cxr.errors import ConfigError, DataError
@@ -145,10 +145,6 @@ def test_a_folder_looks_like_a_run_and_its_bundle_says_what_its_members_say(runs
     assert config["run_name"] == "soft ensemble of a, b, c"
     assert "net" not in config
     assert [one["name"] for one in yaml.safe_load((folder / "ensemble.yaml").read_text())["members"]] == ["a", "b", "c"]
-    page = (folder / "report.html").read_text()
-    assert "ensemble of 3 models by the rule soft" in page
-    net = json.loads((folder / "metrics.json").read_text())["evaluation"]["net"]
-    assert (net["name"], net["parameters"]) == ("ensemble of 3", 30)
     predictor = load_bundle(folder / "bundle")
     assert (predictor.temperature, predictor.calibrated) == (ensemble.fitted.temperature, True)
     assert predictor.operating_point["threshold"] == ensemble.fitted.operating_point["threshold"]
@@ -161,12 +157,21 @@ def test_a_folder_of_recipes_holds_what_is_out_of_fold_and_opens_no_test(recipes
     write_folder(ensemble, tmp_path / "all")
     folder = tmp_path / "all"
     assert not (folder / "predictions_test.csv").exists()
-    assert "out of fold" in (folder / "report.html").read_text().lower()
     assert not (tmp_path / FILE).exists()
     predictor = load_bundle(folder / "bundle")
     assert len(list_members(predictor)) == 6
     assert not predictor.calibrated
     assert not list(folder.glob("tmp*"))
+
+
+@pytest.mark.slow
+def test_the_report_is_that_of_a_run(runs, recipes, tmp_path):
+    write_folder(fit_ensemble(runs, "soft", None, "all", POINT), tmp_path / "all")
+    assert "ensemble of 3 models by the rule soft" in write_page(tmp_path / "all").read_text()
+    net = json.loads((tmp_path / "all" / "metrics.json").read_text())["evaluation"]["net"]
+    assert (net["name"], net["parameters"]) == ("ensemble of 3", 30)
+    write_folder(fit_ensemble(recipes, "stack", None, "all", POINT), tmp_path / "stack")
+    assert "out of fold" in write_page(tmp_path / "stack").read_text()
 
 
 def test_members_tested_on_other_files_are_refused(runs, tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from cxr.ensemble.fit import FIT, Weights, fit_ensemble
-from cxr.ensemble.folder import read_config, write_folder
+from cxr.ensemble.folder import read_config, write_folder, write_page
 from cxr.ensemble.members import Member, read_recipe, read_run
 from cxr.errors import ConfigError, DataError
 from cxr.experiments.plan import PLAN_FILE
@@ -40,7 +40,7 @@ def make_ensemble(sources: Sequence[Path], rule: str, weights: str | None, out: 
         "notes": ensemble.notes,
         "metrics": metrics,
     }
-    return told, out / "report.html"
+    return told, write_page(out)
 
 
 def read_members(source: Path) -> Iterator[Member]:

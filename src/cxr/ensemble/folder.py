@@ -58,8 +58,12 @@ def write_folder(ensemble: Ensemble, folder: Path) -> dict[str, float]:
     if "test" in ensemble.tables:
         opening = make_opening(folder.name, hash_config(record), fingerprint, "auroc", metrics["test/auroc"])
         record_opening(ledger_path(config), opening)
-    write_report(read_run(folder), folder, Options(rule=config["operating_point"]))
     return metrics
+
+
+def write_page(folder: Path) -> Path:
+    """The report of what `write_folder` wrote."""
+    return write_report(read_run(folder), folder, Options(rule=read_config(folder)["operating_point"]))
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -79,6 +83,8 @@ def describe_config(ensemble: Ensemble) -> dict[str, Any]:
     first = read_config(ensemble.members[0].runs[0])
     names = list(dict.fromkeys(member.name for member in ensemble.members))
     kept = {key: first[key] for key in OF_THE_DATA}
+    if not _same_labels(ensemble):
+        kept["data"] = kept["data"] | {"one_class": None}
     return {"run_name": f"{ensemble.rule.name} ensemble of {', '.join(names)}", **kept}
 
 
