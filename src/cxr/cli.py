@@ -297,6 +297,8 @@ def _add_ensemble(commands: "Commands") -> None:
     parser.add_argument(
         "--weights", metavar="A,B", help="of a soft vote, or 'fit' to choose them on validation (default: equal)"
     )
+    parser.add_argument("--snapshots", action="store_true", help="of a run: its kept checkpoints as members")
+    parser.add_argument("--test", action="store_true", help="of plan=cv: open the test part that is in no fold")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: ensembles/<rule>_<time> in the log folder")
     parser.set_defaults(run=_run_ensemble)
 
@@ -310,7 +312,7 @@ def _run_ensemble(options: argparse.Namespace) -> int:
     name = f"{options.rule}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     default = Path(os.environ.get("CXR_LOG_DIR", "logs")) / "ensembles" / name
     out = default if options.out is None else options.out
-    made, page = make_ensemble(options.sources, options.rule, options.weights, out)
+    made, page = make_ensemble(options.sources, options.rule, options.weights, options.snapshots, options.test, out)
     weights = made["settings"].get("weights", [])
     for index, member in enumerate(made["members"]):
         print(f"member: {member}" + (f", weight {weights[index]:g}" if weights else ""))

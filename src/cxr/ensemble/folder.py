@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from cxr.data.splits import SPLIT_FILE
@@ -53,11 +54,34 @@ def write_folder(ensemble: Ensemble, folder: Path) -> dict[str, float]:
     _write_yaml(record, folder / RECORD)
     for name in shared_files(ensemble):
         shutil.copyfile(ensemble.members[0].runs[0] / name, folder / name)
-    metrics = write_tables(ensemble, folder)
+    metrics = write_tables(ensemble.tables, ensemble.class_names, folder)
+    _add_numbers({"metrics": metrics, "temperature": ensemble.fitted.temperature}, folder)
     write_bundle(ensemble, folder / "bundle", {"run": folder.name, "metrics": metrics})
     if "test" in ensemble.tables:
         opening = make_opening(folder.name, hash_config(record), fingerprint, "auroc", metrics["test/auroc"])
         record_opening(ledger_path(config), opening)
+    return metrics
+
+
+def add_test(
+    folder: Path, table: pd.DataFrame, class_names: list[str], ledger: Path, fingerprint: str
+) -> dict[str, float]:
+    """Add the test part to a folder of recipes, and a line to the ledger.
+
+    Args:
+        folder: What `write_folder` wrote.
+        table: Predictions of the ensemble on images that are in no fold.
+        class_names: The K names in order.
+        ledger: Where openings of this test part are told.
+        fingerprint: Of the test part.
+
+    Returns:
+        ``test/<metric>``.
+    """
+    metrics = write_tables({"test": table}, class_names, folder)
+    _add_numbers({"metrics": metrics}, folder)
+    record = hash_config(dict(yaml.safe_load((folder / RECORD).read_text(encoding="utf-8"))))
+    record_opening(ledger, make_opening(folder.name, record, fingerprint, "auroc", metrics["test/auroc"]))
     return metrics
 
 
@@ -83,6 +107,8 @@ def describe_config(ensemble: Ensemble) -> dict[str, Any]:
     first = read_config(ensemble.members[0].runs[0])
     names = list(dict.fromkeys(member.name for member in ensemble.members))
     kept = {key: first[key] for key in OF_THE_DATA}
+    if POOLED in ensemble.tables:
+        kept["data"] = kept["data"] | {"split_file": None}
     if not _same_labels(ensemble):
         kept["data"] = kept["data"] | {"one_class": None}
     return {"run_name": f"{ensemble.rule.name} ensemble of {', '.join(names)}", **kept}
@@ -124,20 +150,17 @@ def shared_files(ensemble: Ensemble) -> list[str]:
     return ["environment.txt", SPLIT_FILE, *([DATA_REPORT] if _same_labels(ensemble) else [])]
 
 
-def write_tables(ensemble: Ensemble, folder: Path) -> dict[str, float]:
-    """Write the predictions and ``metrics.json``; returns ``<part>/<metric>``, per study too where that differs."""
+def write_tables(tables: Mapping[str, pd.DataFrame], class_names: list[str], folder: Path) -> dict[str, float]:
+    """Write predictions, per study too where a study has several images; returns ``<part>/<metric>`` of all."""
     metrics: dict[str, float] = {}
-    for part, table in ensemble.tables.items():
-        tables = {part: table}
+    for part, table in tables.items():
+        both = {part: table}
         if table.dropna(subset="study_id").duplicated(["run", "study_id"]).any():
-            tables[f"{part}_study"] = aggregate_by_study(table)
-        for name, rows in tables.items():
-            write_predictions(rows, ensemble.class_names, folder / f"predictions_{name}.csv")
-            values = classification_metrics(*target_and_probs(rows), ensemble.class_names)
+            both[f"{part}_study"] = aggregate_by_study(table)
+        for name, rows in both.items():
+            write_predictions(rows, class_names, folder / f"predictions_{name}.csv")
+            values = classification_metrics(*target_and_probs(rows), class_names)
             metrics |= {f"{name}/{key}": value for key, value in values.items()}
-    plain = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-    written = {"metrics": plain, "temperature": ensemble.fitted.temperature}
-    (folder / "metrics.json").write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
 
 
@@ -165,6 +188,15 @@ def _count_parameters(bundle: Path) -> int:
 
 def _same_labels(ensemble: Ensemble) -> bool:
     return all(set(member.class_names) == set(ensemble.class_names) for member in ensemble.members)
+
+
+def _add_numbers(values: Mapping[str, Any], folder: Path) -> None:
+    """Add to ``metrics.json``, NaN as null."""
+    path = folder / "metrics.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    metrics = {name: None if math.isnan(value) else value for name, value in values["metrics"].items()}
+    written = known | dict(values) | {"metrics": known.get("metrics", {}) | metrics}
+    path.write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _make(folder: Path) -> None:
