@@ -1,6 +1,7 @@
 """`cxr ensemble` on small runs on phantoms, and what the other commands make of its folder."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import yaml
 from cxr.cli import main
 from cxr.commands.ensemble import parse_weights, read_members
 from cxr.errors import ConfigError, DataError
-from cxr.evaluation.predictions import read_predictions
+from cxr.evaluation.ledger import FILE, read_ledger
+from cxr.evaluation.predictions import read_predictions, write_predictions
 from cxr.inference.bundle import load_bundle
 from cxr.training.fit import fit
 
@@ -99,3 +101,74 @@ def test_weights_are_words_or_numbers():
     assert (parse_weights(None), parse_weights("fit"), parse_weights("0.5,2")) == (None, "fit", [0.5, 2.0])
     with pytest.raises(ConfigError, match=r"expected --weights to be 'fit' or numbers such as 0.5,0.3,0.2, got 'best'"):
         parse_weights("best")
+
+
+def test_snapshots_of_a_run_are_its_kept_checkpoints(runs, tmp_path, capsys):
+    assert main(["ensemble", str(runs[0]), "--snapshots", "--out", str(tmp_path / "snaps")]) == 0
+    kept = sorted(path.stem for path in (runs[0] / "checkpoints").glob("epoch*.ckpt"))
+    assert sorted(path.name for path in (tmp_path / "snaps" / "snapshots").iterdir()) == kept
+    assert len(kept) == 2
+    tables = [
+        read_predictions(tmp_path / "snaps" / "snapshots" / name / "predictions_test.csv")[0].set_index("sample_id")
+        for name in kept
+    ]
+    run = read_predictions(runs[0] / "predictions_test.csv")[0].set_index("sample_id")
+    margins = [(table["logit_1"] - table["logit_0"]).loc[run.index] for table in tables]
+    told = run["logit_1"] - run["logit_0"]
+    assert min(float((one - told).abs().max()) for one in margins) < 1e-3
+
+
+def test_a_run_that_kept_one_checkpoint_has_no_snapshots(runs, tmp_path, capsys):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    next((copy / "checkpoints").glob("epoch*.ckpt")).unlink()
+    assert main(["ensemble", str(copy), "--snapshots", "--out", str(tmp_path / "snaps")]) == 1
+    assert "expected two or more kept checkpoints in" in capsys.readouterr().err
+
+
+@pytest.fixture
+def cross_validation(runs, tmp_path):
+    """A finished plan=cv of one net, which learnt a part of the phantoms and left the test part of `runs` alone."""
+
+    def made(split_file):
+        folder = tmp_path / "cv"
+        run = shutil.copytree(runs[0], folder / "fold_0")
+        split = pd.read_csv(run / "split.csv", dtype=str)
+        pool = split[split["split"] != "test"].replace({"split": {"val": "test"}})
+        pool.to_csv(run / "split.csv", index=False)
+        table, names = read_predictions(run / "predictions_val.csv")
+        write_predictions(table.assign(run="fold_0", fold=0), names, folder / "predictions_oof.csv")
+        record = {"config": {"plan": {"name": "cv"}, "data": {"split_file": split_file}}}
+        (folder / "plan.yaml").write_text(yaml.safe_dump(record))
+        (folder / "runs.csv").write_text("run\nfold_0\n")
+        return folder
+
+    return made
+
+
+def test_folds_are_tested_on_what_is_in_none(cross_validation, runs, tmp_path, capsys):
+    given = shutil.copyfile(runs[0] / "split.csv", tmp_path / "given.csv")
+    folder = cross_validation(str(given))
+    assert main(["ensemble", str(folder), "--test", "--out", str(tmp_path / "folds")]) == 0
+    told = capsys.readouterr().out
+    assert "oof/auroc: " in told
+    assert "test/auroc: " in told
+    found, _ = read_predictions(tmp_path / "folds" / "predictions_test.csv")
+    expected, _ = read_predictions(runs[0] / "predictions_test.csv")
+    together = found.set_index("sample_id").loc[expected["sample_id"]]
+    np.testing.assert_allclose(together["prob_1"], expected["prob_1"], atol=1e-4)
+    np.testing.assert_array_equal(together["target"], expected["target"])
+    (opening,) = read_ledger(tmp_path / FILE).openings
+    assert opening.run == "folds"
+    metrics = json.loads((tmp_path / "folds" / "metrics.json").read_text())["metrics"]
+    assert {"oof/auroc", "test/auroc"} <= set(metrics)
+
+
+def test_folds_that_hold_everything_leave_nothing_to_test(cross_validation, tmp_path, capsys):
+    assert main(["ensemble", str(cross_validation(None)), "--test", "--out", str(tmp_path / "folds")]) == 1
+    assert "expected a test part that is in no fold" in capsys.readouterr().err
+    assert not (tmp_path / "folds").exists()
+
+
+def test_runs_have_been_tested_already(runs, tmp_path, capsys):
+    assert main(["ensemble", *map(str, runs), "--test", "--out", str(tmp_path / "both")]) == 1
+    assert "expected --test with folders of plan=cv" in capsys.readouterr().err

@@ -25,8 +25,8 @@ def write_snapshot(bundle: Path, checkpoint: Path, folder: Path) -> None:
     predictor, net_config = load_net(bundle), read_description(bundle)["net"]
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # torch tells damage by errors of many kinds
-        raise WeightsError(f"expected a checkpoint of the run in {checkpoint}, got {error}; leave it out") from error
+    except Exception as error:  # a damaged file makes torch raise nearly any type
+        raise WeightsError(f"expected a checkpoint of the run in {checkpoint}, got none; leave it out") from error
     load_into(predictor.net, subtree(state, "net."), str(checkpoint))
     fitted = Fitted(outliers=predictor.outliers)
     write_bundle(folder, predictor.net, net_config, predictor.class_names, predictor.preprocess, predictor.extras,
