@@ -160,7 +160,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
     """
     description = read_description(folder)
     kind = description.get("kind", NET)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise WeightsError(
             f"expected {folder / DESCRIPTION} to be of kind {', '.join(KINDS)}, got {kind!r}; update cxr-lab"
         )
@@ -208,14 +208,13 @@ def _load_net(folder: Path, description: Mapping[str, Any], device: torch.device
 
 
 def _load_ensemble(folder: Path, description: Mapping[str, Any], device: torch.device) -> EnsemblePredictor:
-    bundles = [f"{MEMBERS}/{number}" for number in range(description["members"])]
-    for bundle in bundles:
+    members = []
+    for number in range(description["members"]):
+        bundle = f"{MEMBERS}/{number}"
         read_checked(folder, f"{bundle}/{DESCRIPTION}", description)
-    return EnsemblePredictor(
-        members=[load_bundle(folder / bundle, device) for bundle in bundles],
-        rule=Rule(description["rule"]["name"], description["rule"]["settings"]),
-        **described_answer(description),
-    )
+        members.append(load_bundle(folder / bundle, device))
+    rule = Rule(description["rule"]["name"], description["rule"]["settings"])
+    return EnsemblePredictor(members=members, rule=rule, **described_answer(description))
 
 
 def _read_outliers(folder: Path, description: Mapping[str, Any]) -> OutlierScorer | None:
