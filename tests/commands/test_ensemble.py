@@ -73,6 +73,11 @@ def test_what_cannot_be_combined_is_told(runs, tmp_path, capsys):
     assert not (tmp_path / "one").exists()
 
 
+def test_a_run_is_never_written_over(runs, made, capsys):
+    assert main(["ensemble", *map(str, runs), "--out", str(runs[0])]) == 1
+    assert "error: expected a new folder, but" in capsys.readouterr().err
+
+
 @pytest.fixture
 def plan(tmp_path):
     """plan(name): a finished plan without runs."""

@@ -119,7 +119,8 @@ def test_no_row_helps_to_fit_what_is_told_of_it_in_any_repeat(recipes):
         ("runs", 3, "mean", None, "expected --rule to be one of soft, majority, stack, got 'mean'"),
         ("runs", 3, "majority", "fit", "expected --weights with --rule soft, .* got --rule majority"),
         ("runs", 3, "stack", None, "expected two or more folders of plan=cv on the same folds to stack"),
-        ("recipes", 1, "stack", None, "expected two or more folders of plan=cv on the same folds to stack"),
+        ("recipes", 1, "stack", None, "expected --rule soft without --weights for one folder of plan=cv"),
+        ("recipes", 1, "soft", "fit", "expected --rule soft without --weights for one folder of plan=cv"),
         ("runs", 3, "soft", [1, 2], "one weight from 0 for each of 3 members"),
     ],
 )
@@ -150,6 +151,26 @@ def test_a_folder_looks_like_a_run_and_its_bundle_says_what_its_members_say(runs
     assert predictor.operating_point["threshold"] == ensemble.fitted.operating_point["threshold"]
     (opening,) = read_ledger(tmp_path / FILE).openings
     assert (opening.run, opening.fingerprint, opening.score) == ("all", "tested", metrics["test/auroc"])
+
+
+def test_classes_in_another_order_are_the_same_test(make_run, tmp_path):
+    runs = [read_run(make_run("a"), "a"), read_run(make_run("b", names=["ill", "well"], seed=1), "b")]
+    report = runs[1].runs[0] / "data_report.json"
+    report.write_text(report.read_text().replace("tested", "tested with other numbers for labels"))
+    write_folder(fit_ensemble(runs, "majority", None, "all", POINT), tmp_path / "all")
+    assert read_ledger(tmp_path / FILE).openings[0].fingerprint == "tested"
+
+
+def test_a_member_without_a_data_report_goes_along(runs, tmp_path):
+    (runs[0].runs[0] / "data_report.json").unlink()
+    write_folder(fit_ensemble(runs, "soft", None, "all", POINT), tmp_path / "all")
+    assert not (tmp_path / "all" / "data_report.json").exists()
+    assert read_ledger(tmp_path / FILE).openings[0].fingerprint == "tested"
+
+
+def test_the_folds_of_one_recipe_are_members_themselves(recipes, tmp_path):
+    write_folder(fit_ensemble(recipes[:1], "soft", None, "all", POINT), tmp_path / "all")
+    assert len(load_bundle(tmp_path / "all" / "bundle").members) == 3
 
 
 def test_a_folder_of_recipes_holds_what_is_out_of_fold_and_opens_no_test(recipes, tmp_path):

@@ -13,7 +13,7 @@ from cxr.commands.snapshots import make_snapshots
 from cxr.data.cohort import fingerprint
 from cxr.data.identity import hash_ids
 from cxr.ensemble.fit import FIT, Weights, fit_ensemble
-from cxr.ensemble.folder import add_test, read_config, write_folder, write_page
+from cxr.ensemble.folder import CONFIG, add_test, read_config, write_folder, write_page
 from cxr.ensemble.members import Member, read_recipe, read_run
 from cxr.errors import ConfigError, DataError
 from cxr.evaluation.predictions import make_predictions
@@ -42,6 +42,8 @@ def make_ensemble(
     Raises:
         CxrError: Something cannot be read, or does not go together.
     """
+    if (out / CONFIG).exists():
+        raise DataError(f"expected a new folder, but {out} holds a run or an ensemble; choose another --out")
     if snapshots:
         sources = [folder for source in sources for folder in make_snapshots(source, out / "snapshots")]
     members = [member for source in sources for member in read_members(source)]

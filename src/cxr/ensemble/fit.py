@@ -152,13 +152,18 @@ def _check(members: Sequence[Member], rule: str, weights: Weights) -> None:
         )
     if len(members) == 1 and not any(pooled):
         raise ConfigError("expected two or more runs, or a folder of plan=cv or plan=seeds, got one run; add another")
+    if len(members) == 1 and (rule != "soft" or weights is not None):
+        raise ConfigError(
+            "expected --rule soft without --weights for one folder of plan=cv, whose nets are of one recipe and count "
+            "alike; leave both out, or add folders of other recipes on the same folds"
+        )
     if rule not in RULES:
         raise ConfigError(f"expected --rule to be one of {', '.join(RULES)}, got {rule!r}; choose one of these")
     if weights is not None and rule != "soft":
         raise ConfigError(
             f"expected --weights with --rule soft, which alone has any, got --rule {rule}; leave them out"
         )
-    if rule == "stack" and (len(members) == 1 or not all(pooled)):
+    if rule == "stack" and not all(pooled):
         raise ConfigError(
             "expected two or more folders of plan=cv on the same folds to stack, since a stack may learn only from "
             "predictions for images that no net had learnt or was chosen on; train each recipe with plan=cv"

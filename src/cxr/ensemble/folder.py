@@ -126,28 +126,28 @@ def describe(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def fingerprint_of_test(ensemble: Ensemble) -> str:
-    """The test part as the members' data reports know it; of members with labels of their own, all of these in one.
+    """The test part as the data reports of members with the same labels know it; of others, all of theirs in one.
 
     Raises:
         DataError: Members with the same labels were tested on other images.
     """
-    runs = [member.runs[0] for member in ensemble.members]
-    found = [str(json.loads((run / DATA_REPORT).read_text(encoding="utf-8"))["test_fingerprint"]) for run in runs]
-    if not _same_labels(ensemble):
-        return hash_config({"parts": found})
-    if len(set(found)) > 1:
+    reports = [(member, member.runs[0] / DATA_REPORT) for member in ensemble.members]
+    told = {path: _read_fingerprint(path) for _, path in reports if path.exists()}
+    found = {told[path] for member, path in reports if path in told and member.class_names == ensemble.class_names}
+    if len(found) > 1:
         raise DataError(
             "expected members that were tested on the same images, but their files differ where their ids do not; "
             "combine runs on one dataset"
         )
-    return found[0]
+    return found.pop() if found else hash_config({"parts": list(told.values())})
 
 
 def shared_files(ensemble: Ensemble) -> list[str]:
-    """Files of the first member that are true of all."""
-    if POOLED in ensemble.tables:
-        return ["environment.txt"]
-    return ["environment.txt", SPLIT_FILE, *([DATA_REPORT] if _same_labels(ensemble) else [])]
+    """Files of the first member that are true of all, as far as it has them."""
+    names = ["environment.txt"]
+    if POOLED not in ensemble.tables:
+        names += [SPLIT_FILE, *([DATA_REPORT] if _same_labels(ensemble) else [])]
+    return [name for name in names if (ensemble.members[0].runs[0] / name).exists()]
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], class_names: list[str], folder: Path) -> dict[str, float]:
@@ -165,12 +165,15 @@ def write_tables(tables: Mapping[str, pd.DataFrame], class_names: list[str], fol
 
 
 def write_bundle(ensemble: Ensemble, folder: Path, extras: Mapping[str, Any]) -> None:
-    """The bundle: of runs theirs by the rule; of recipes, in each of which all folds have the same say, these by it."""
-    names = ensemble.class_names
-    parameters = sum(_count_parameters(bundle) for member in ensemble.members for bundle in member.bundles)
+    """The bundle: the members by the rule, and in a recipe all folds by a soft vote."""
+    members, names = ensemble.members, ensemble.class_names
+    parameters = sum(_count_parameters(bundle) for member in members for bundle in member.bundles)
     told = {**extras, "parameters": parameters, "notes": list(ensemble.notes)}
+    if len(members) == 1:
+        write_ensemble(folder, members[0].bundles, Rule("soft"), names, told, ensemble.fitted)
+        return
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        bundles = [_bundle_of(member, Path(place) / str(i)) for i, member in enumerate(ensemble.members)]
+        bundles = [_bundle_of(member, Path(place) / str(i)) for i, member in enumerate(members)]
         write_ensemble(folder, bundles, ensemble.rule, names, told, ensemble.fitted)
 
 
@@ -184,6 +187,10 @@ def _bundle_of(member: Member, place: Path) -> Path:
 
 def _count_parameters(bundle: Path) -> int:
     return int(read_description(bundle)["extras"].get("parameters", 0))
+
+
+def _read_fingerprint(report: Path) -> str:
+    return str(json.loads(report.read_text(encoding="utf-8"))["test_fingerprint"])
 
 
 def _same_labels(ensemble: Ensemble) -> bool:
