@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cxr"
 
 FLOORS = [
-    ["errors", "pages"],
+    ["errors", "pages", "progress"],
     ["imaging"],
     ["data", "models"],
     ["inference", "evaluation"],

@@ -93,6 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_compare,
         _add_explain,
         _add_ensemble,
+        _add_stress,
         _add_sweep,
         _add_reproduce,
     ):
@@ -198,9 +199,9 @@ def _add_evaluate(commands: "Commands") -> None:
     parser.add_argument("--classes", metavar="A,B", help="of a table: the class names in order")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the run, or a folder beside the table")
     parser.add_argument(
-        "--operating-point", metavar="RULE", default="sensitivity >= 0.9",
-        help="how the threshold is chosen on validation: 'sensitivity >= 0.9' (default), 'specificity >= 0.9', "
-        "'youden', 'cost fn=10 fp=1 prevalence=0.1' or 'threshold 0.5'",
+        "--operating-point", metavar="RULE",
+        help="how the threshold is chosen on validation (default: as in the run, else the first of these): "
+        "'sensitivity >= 0.9', 'specificity >= 0.9', 'youden', 'cost fn=10 fp=1 prevalence=0.1' or 'threshold 0.5'",
     )  # fmt: skip
     parser.add_argument("--prevalence", type=float, metavar="SHARE", help="at which PPV and NPV are told, such as 0.1")
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
@@ -216,23 +217,22 @@ def _run_evaluate(options: argparse.Namespace) -> int:
     from cxr.evaluation.report.collect import Options
 
     chosen = Options(
-        rule=options.operating_point,
         prevalence=options.prevalence,
         draws=options.draws,
         subgroups=SUBGROUPS if options.subgroups is None else options.subgroups.split(","),
     )
     names = None if options.classes is None else options.classes.split(",")
     tables = (options.validation, options.train)
-    page = evaluate(options.source, *tables, names, options.out, chosen, options.command)
+    page = evaluate(options.source, *tables, names, options.out, chosen, options.operating_point, options.command)
     print(f"report: {page}")
     return 0
 
 
 def _add_compare(commands: "Commands") -> None:
     parser = commands.add_parser("compare", help="which of several models is better on the same test images")
-    parser.add_argument("sources", nargs="+", type=Path, metavar="RUN", help="run folders, or CSVs of predictions")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="RUN", help="folders of runs or plans, or CSVs")
     parser.add_argument("--classes", metavar="A,B", help="of tables: the class names in order")
-    parser.add_argument("--pool", action="store_true", help="take runs of one recipe with different seeds as one")
+    parser.add_argument("--pool", action="store_true", help="take the seeds of one recipe, and a plan, as one")
     parser.add_argument("--no-costs", action="store_true", help="do not load the nets to tell their size and speed")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: comparison in the log folder")
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
@@ -278,7 +278,9 @@ def _run_explain(options: argparse.Namespace) -> int:
     else:
         scores = found["localisation"]["scores"]
         for name, words in (("map", "the maps"), ("others", "others' boxes"), ("centre", "the middle")):
-            values = ", ".join(f"{key} {scores[name][key]:.3f}" for key in ("pointing", "iou", "average_precision"))
+            values = ", ".join(
+                f"{key} {scores[name][key]['value']:.3f}" for key in ("pointing", "iou", "average_precision")
+            )
             print(f"{words + ':':<15}{values}")
     print(f"sanity: {found['sanity']['verdict']}")
     print(f"page: {page}")
@@ -322,6 +324,28 @@ def _run_ensemble(options: argparse.Namespace) -> int:
     for note in made["notes"]:
         print(f"note: {note}")
     print(f"report: {page}")
+    return 0
+
+
+def _add_stress(commands: "Commands") -> None:
+    parser = commands.add_parser("stress", help="what changes of brightness, contrast, scale and the like cost a run")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config values that changed: data.root=PATH")
+    parser.add_argument("--part", choices=("val", "test"), default="val", help="default: val")
+    parser.add_argument("--images", type=int, default=500, metavar="N", help="images at most (default: 500)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: stress/<part> in the run folder")
+    parser.set_defaults(run=_run_stress)
+
+
+def _run_stress(options: argparse.Namespace) -> int:
+    from cxr.commands.stress import StressTest, stress
+
+    settings = StressTest(options.run_folder, options.part, options.images, options.overrides, options.out)
+    table, folder = stress(settings)
+    for _, row in table.iterrows():
+        values = f"AUROC {row['auroc']:.3f}   balanced accuracy {row['balanced_accuracy']:.3f}"
+        print(f"{row['change'] + ' ' + row['strength']:<24}{values}   other answers {row['moved']} of {row['n']}")
+    print(f"tables and figures: {folder}")
     return 0
 
 

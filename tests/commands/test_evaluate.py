@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 
 from cxr.cli import main
+from cxr.evaluation.report.material import Material
+
+CLASSES = ["--classes", "well,ill"]
 
 
 @pytest.fixture
@@ -30,6 +33,17 @@ def test_a_model_from_elsewhere_gets_the_same_report(tables, tmp_path, capsys):
     assert [point["title"] for point in question["operating_points"] if point["chosen"]] == ["youden"]
     assert [part["name"] for part in question["parts"]] == ["val", "test"]
     assert [group["column"] for group in question["parts"][-1]["subgroups"]] == ["ward", "ward"]
+
+
+def test_a_run_is_judged_by_its_own_rule_and_a_table_by_the_first(tables, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("cxr.commands.evaluate.write_report", lambda _, folder, options, __: asked.append(options.rule))
+    monkeypatch.setattr(
+        "cxr.commands.evaluate.read_run", lambda _: Material("a run", [], {"operating_point": "youden"})
+    )
+    for words in ([str(tmp_path)], [str(tmp_path), "--operating-point", "threshold 0.5"], [str(tables[1]), *CLASSES]):
+        main(["evaluate", *words])
+    assert asked == ["youden", "threshold 0.5", "sensitivity >= 0.9"]
 
 
 @pytest.mark.parametrize(

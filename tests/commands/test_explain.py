@@ -41,6 +41,9 @@ def test_a_run_becomes_pictures_scores_and_a_page(run, tmp_path, capsys):
     assert set(localisation["scores"]) == {"map", "centre", "others"}
     assert len(localisation["rows"]) == localisation["boxed"] > 0
     assert localisation["classes"] == ["positive"]
+    assert set(localisation["gains"]) == {"centre", "others"}
+    pointing = localisation["scores"]["map"]["pointing"]
+    assert pointing["low"] <= pointing["value"] <= pointing["high"]
     sanity = json.loads((tmp_path / "sanity.json").read_text())
     assert sanity["images"] == 16
     assert sanity["state"] in ("passed", "failed", "undecided")
@@ -62,6 +65,20 @@ def test_what_is_written_names_no_file_and_no_raw_id(run, lab):
         value in text for column in ("image_id", "study_id", "patient_id") for value in raw[column] if len(value) > 8
     )
     assert str(lab) not in text
+
+
+def test_the_report_of_the_run_shows_the_scores(run, copy, capsys):
+    assert main(["explain", str(copy), "--images", "20", "--each", "1"]) == 0
+    assert main(["evaluate", str(copy)]) == 0
+    page, words = (copy / "report.html").read_text(), capsys.readouterr().out
+    assert 'href="#localisation"' in page
+    pointing = float(re.search(r"the maps: +pointing ([\d.]+)", words)[1])
+    section = page[page.index('<section id="localisation">') : page.index('<section id="training">')]
+    assert f"<b>{pointing:.3f}</b>" in section
+    assert "Grad-CAM (Selvaraju et al. 2017) on test" in section
+    stored = json.loads((copy / "metrics.json").read_text())["evaluation"]["explanations"]
+    assert stored[0]["localisation"]["scores"]["map"]["pointing"]["value"] == pytest.approx(pointing, abs=5e-4)
+    assert "rows" not in stored[0]["localisation"]
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ def test_report_counts_everything_and_names_nobody(siim, make, caplog):
 def test_files_without_ids_are_their_own_patients_and_the_report_says_so(folder, make, caplog):
     cohort = make(read(folder))
     assert cohort.report["missing_patient_ids"] == 40
+    assert cohort.report["official_parts"] == []
     assert cohort.report["patients"] == {"train": 24, "val": 8, "test": 8}
     assert cohort.report["images"]["test"] == {"a": 4, "b": 4}
     assert "40 of 40 files have no patient id" in caplog.text
@@ -276,6 +277,7 @@ def test_a_file_of_the_official_test_part_in_training_stops(parts, make):
 def test_a_file_of_the_official_test_part_leaves_training(parts, make, caplog):
     cohort = make(read(parts), leak_gate="drop")
     assert cohort.report["leaks"]["dropped"] == 1
+    assert cohort.report["official_parts"] == ["test"]
     assert "train/a/copy" not in cohort.samples["sample_id"].tolist()
     assert sum(cohort.report["images"]["test"].values()) == 20
     assert "left out 1 samples that another part holds as well" in caplog.text

@@ -18,7 +18,7 @@ def test_sound_input_comes_back_as_arrays():
     [
         ([], np.zeros((0, 2)), "at least one row of probabilities, got none"),
         ([0, 1], [[0.2, 0.8]], r"got targets \(2,\) and probabilities \(1, 2\)"),
-        ([0], [[1.0]], r"K >= 2 classes, got targets \(1,\) and probabilities \(1, 1\)"),
+        ([0], [[1.0]], r"\(N, K\) of 2 or more classes, got targets \(1,\) and probabilities \(1, 1\)"),
         ([0], [0.5], r"got targets \(1,\) and probabilities \(1,\)"),
         ([2], [[0.2, 0.8]], r"indices from 0 to 1, got \[2\]"),
         ([0.5], [[0.2, 0.8]], r"indices from 0 to 1, got \[0.5\]"),

@@ -7,7 +7,7 @@ from cxr.evaluation.calibration import expected_calibration_error, reliability_c
 from cxr.evaluation.decision_curve import decision_curve
 from cxr.evaluation.figures import write_figure
 from cxr.evaluation.figures_worth import (
-    plot_decision_curve,
+    plot_decision_curves,
     plot_reliability,
     plot_risk_coverage,
     plot_score_histograms,
@@ -41,7 +41,7 @@ def all_figures(target, probs, names):
     flat = 0.5 * probs + 0.5 / len(names)
     return {
         "reliability": plot_reliability(target, {"before": probs, "after": flat}, names),
-        "decision": plot_decision_curve(target == 1, probs[:, 1], names[1]),
+        "decision": plot_decision_curves(target, probs, names),
         "risk": plot_risk_coverage(target, probs, choose_by_risk(target, probs, 0.1)),
         "scores": plot_score_histograms(target == 1, probs[:, 1], ("others", names[1]), point),
     }
@@ -88,13 +88,24 @@ def test_two_reliability_curves_differ_in_colour_and_mark():
 
 def test_decision_curve_shows_model_all_and_none():
     target, probs = make_case()
-    figure = plot_decision_curve(target == 1, probs[:, 1], TWO[1])
+    figure = plot_decision_curves(target, probs, TWO)
     curve = decision_curve(target == 1, probs[:, 1])
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     for label, name in (("by the model", "model"), ("treat all", "treat_all"), ("treat none", "treat_none")):
         np.testing.assert_allclose(lines[label], curve[name])
     low, high = figure.axes[0].get_ylim()
     assert low < 0 < curve["model"].max() < high
+
+
+def test_of_several_classes_each_has_its_decision_curve():
+    target, probs = make_case(3)
+    figure = plot_decision_curves(target, probs, FOUR[:3])
+    shown = [ax for ax in figure.axes if ax.lines]
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in shown]
+    assert titles == FOUR[:3]
+    for k, ax in enumerate(shown):
+        line = {line.get_label(): line.get_ydata() for line in ax.lines}["by the model"]
+        np.testing.assert_allclose(line, decision_curve(target == k, probs[:, k])["model"])
 
 
 def test_risk_and_coverage_shows_the_curve_and_the_point():

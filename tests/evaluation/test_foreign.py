@@ -4,6 +4,7 @@ import pytest
 
 from cxr.errors import DataError
 from cxr.evaluation.foreign import read_foreign
+from cxr.evaluation.report.collect import target_and_probs
 
 
 def write(tmp_path, **columns):
@@ -55,15 +56,62 @@ def test_what_is_there_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "columns",
+    [
+        {"prob_sick": [0.9, 0.2], "prob_well": [0.1, 0.8]},
+        {"prob_1": [0.9, 0.2], "prob_0": [0.1, 0.8]},
+        {"prob_1": [0.9, 0.2]},
+        {"prob_max": [0.9, 0.8], "prob_well": [0.1, 0.8], "prob_sick": [0.9, 0.2]},
+    ],
+    ids=["names", "numbers", "one number", "another score"],
+)
+def test_columns_in_any_order_are_those_of_their_classes(columns, tmp_path):
+    table, _ = read_foreign(write(tmp_path, target=[1, 0], **columns), ["well", "sick"], "test")
+    target, probs = target_and_probs(table)
+    assert target.tolist() == [1, 0]
+    np.testing.assert_allclose(probs, [[0.1, 0.9], [0.8, 0.2]])
+
+
+def test_logits_by_class_name_are_taken(tmp_path):
+    columns = {"prob_b": [0.4], "prob_a": [0.6], "logit_b": [-3.0], "logit_a": [5.0]}
+    table, _ = read_foreign(write(tmp_path, target=["a"], **columns), ["a", "b"], "test")
+    assert table[["logit_0", "logit_1"]].to_numpy().tolist() == [[5.0, -3.0]]
+
+
+def test_a_logit_of_one_class_alone_is_left_out(tmp_path):
+    path = write(tmp_path, target=[0], prob_a=[0.6], prob_b=[0.4], logit_a=[5.0])
+    table, _ = read_foreign(path, ["a", "b"], "test")
+    np.testing.assert_allclose(np.exp(table[["logit_0", "logit_1"]].to_numpy()), [[0.6, 0.4]])
+
+
+@pytest.mark.parametrize("targets", [[1, 2, 3], [1.0, 2.0, 3.0], ["1", "2", "3"]])
+def test_names_that_are_numbers_are_names(targets, tmp_path):
+    probs = {f"prob_{name}": [1 / 3] * 3 for name in (1, 2, 3)}
+    table, _ = read_foreign(write(tmp_path, target=targets, **probs), ["1", "2", "3"], "test")
+    assert table["target"].tolist() == [0, 1, 2]
+
+
+def test_numbered_columns_come_with_numbered_targets(tmp_path):
+    probs = {f"prob_{k}": [1 / 3] * 2 for k in range(3)}
+    table, _ = read_foreign(write(tmp_path, target=[1, 2], **probs), ["1", "2", "3"], "test")
+    assert table["target"].tolist() == [1, 2]
+
+
+def test_no_rows(tmp_path):
+    with pytest.raises(DataError, match=r"expected at least one row in .*other.csv, got none"):
+        read_foreign(write(tmp_path, target=[], prob_x=[], prob_y=[]), ["x", "y"], "test")
+
+
+@pytest.mark.parametrize(
     ("columns", "names", "message"),
     [
         ({"target": [0], "prob_0": [1], "prob_1": [0]}, None, "expected the class names of .*--classes"),
-        ({"target": [0], "prob_x": [1]}, ["x", "y"], "expected the columns target, prob_x, prob_y, got target, prob_0"),
-        ({"prob_x": [1], "prob_y": [0]}, ["x", "y"], "expected the columns target, prob_x, prob_y, got prob_0, prob_1"),
-        ({"target": ["z"], "prob_x": [1], "prob_y": [0]}, ["x", "y"], "expected a finite number in target, got 1 rows"),
+        ({"target": [0], "prob_x": [1]}, ["x", "y"], "expected the columns target, prob_x, prob_y, got target, prob_x"),
+        ({"prob_x": [1], "prob_y": [0]}, ["x", "y"], "expected the columns target, prob_x, prob_y, got prob_x, prob_y"),
+        ({"target": ["z"], "prob_x": [1], "prob_y": [0]}, ["x", "y"], "expected targets among the classes x, y, got z"),
         ({"target": [5], "prob_x": [1], "prob_y": [0]}, ["x", "y"], "expected a target from 0 to 1"),
         ({"target": [0], "prob_x": [0.7], "prob_y": [0.7]}, ["x", "y"], "probabilities from 0 that sum to 1"),
-        ({"target": [0], "prob_x": [float("nan")], "prob_y": [0.7]}, ["x", "y"], "a finite number in logit_0"),
+        ({"target": [0], "prob_x": [float("nan")], "prob_y": [0.7]}, ["x", "y"], "a finite number in prob_0"),
         (
             {"sample_id": ["a", "a"], "target": [0, 1], "prob_x": [0, 1], "prob_y": [1, 0]},
             ["x", "y"],

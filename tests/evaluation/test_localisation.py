@@ -10,11 +10,14 @@ from cxr.evaluation.localisation import (
     centre_prior,
     draw_boxes,
     find_boxes,
+    match_boxes,
     measure_localisation,
     measure_overlaps,
     place_prior,
     score_maps,
 )
+from cxr.evaluation.statistics.bootstrap import bootstrap_statistic
+from cxr.evaluation.statistics.intervals import exact_proportion
 
 SHAPE = (24, 32)
 
@@ -136,10 +139,10 @@ def test_average_precision_is_that_of_plain_loops(seed):
         found.append(np.abs(np.vstack([moved, noise])) + 0.1)
         scores.append(rng.random(len(found[-1])))
     if sum(map(len, truth)) == 0:
-        assert np.isnan(average_precision(truth, found, scores))
+        assert np.isnan(average_precision(match_boxes(truth, found, scores)))
     else:
         expected = reference_average_precision(truth, found, scores, 0.5)
-        assert average_precision(truth, found, scores) == pytest.approx(expected, abs=1e-12)
+        assert average_precision(match_boxes(truth, found, scores)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_average_precision_of_a_worked_example():
@@ -147,15 +150,15 @@ def test_average_precision_of_a_worked_example():
     truth = [boxes((0, 0, 10, 10), (20, 0, 10, 10)), boxes()]
     found = [boxes((0, 0, 10, 10), (20, 1, 10, 10)), boxes((5, 5, 5, 5))]
     scores = [np.array([0.9, 0.3]), np.array([0.5])]
-    assert average_precision(truth, found, scores) == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
-    assert average_precision(truth, [boxes(), boxes()], [np.zeros(0), np.zeros(0)]) == 0
+    assert average_precision(match_boxes(truth, found, scores)) == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
+    assert average_precision(match_boxes(truth, [boxes(), boxes()], [np.zeros(0), np.zeros(0)])) == 0
 
 
 def test_a_box_is_found_once():
     truth = [boxes((0, 0, 10, 10))]
     found = [boxes((0, 0, 10, 10), (0, 0, 10, 9))]
-    assert average_precision(truth, found, [np.array([0.4, 0.9])]) == 1
-    assert average_precision([np.vstack([truth[0], truth[0] + 50])], found, [np.array([0.9, 0.4])]) < 0.6
+    assert average_precision(match_boxes(truth, found, [np.array([0.4, 0.9])])) == 1
+    assert average_precision(match_boxes([np.vstack([truth[0], truth[0] + 50])], found, [np.array([0.9, 0.4])])) < 0.6
 
 
 @pytest.fixture
@@ -166,28 +169,72 @@ def drawn():
 
 def test_perfect_maps_beat_both_priors(drawn):
     maps = np.stack([draw_boxes(found, SHAPE) for found in drawn]).astype(np.float32)
-    scores, rows = measure_localisation(maps, drawn, np.ones(12), [f"p{i // 2}" for i in range(12)])
-    assert scores["map"] == {
-        "pointing": 1,
-        "iou": 1,
-        "energy": 1,
-        "boxed": pytest.approx(64 / 768),
-        "average_precision": 1,
-    }
-    assert all(scores["map"][key] > scores[name][key] for name in ("centre", "others") for key in ("pointing", "iou"))
-    assert rows["image"].tolist() == [i for i in range(12) if i % 4]
-    assert rows["patient"].tolist() == [f"p{i // 2}" for i in rows["image"]]
-    assert rows["centre_iou"].mean() == scores["centre"]["iou"]
+    found = measure_localisation(maps, drawn, np.ones(12), [f"p{i // 2}" for i in range(12)])
+    scores = {name: {score: one.value for score, one in own.items()} for name, own in found.scores.items()}
+    assert scores["map"] == {"pointing": 1, "iou": 1, "energy": 1, "average_precision": 1}
+    assert found.even == pytest.approx(64 / 768)
+    for name in ("centre", "others"):
+        assert all(scores["map"][key] > scores[name][key] for key in ("pointing", "iou"))
+        gains = {score: one.value for score, one in found.gains[name].items()}
+        assert gains == pytest.approx({score: scores["map"][score] - scores[name][score] for score in scores["map"]})
+        assert found.gains[name]["iou"].low > 0
+    assert found.rows["image"].tolist() == [i for i in range(12) if i % 4]
+    assert found.rows["patient"].tolist() == [f"p{i // 2}" for i in found.rows["image"]]
+    assert found.rows["centre_iou"].mean() == scores["centre"]["iou"]
+
+
+def test_a_pointing_game_that_is_always_won_has_the_exact_interval_of_its_patients(drawn):
+    maps = np.stack([draw_boxes(found, SHAPE) for found in drawn]).astype(np.float32)
+    found = measure_localisation(maps, drawn, np.ones(12), [f"p{i // 2}" for i in range(12)]).scores["map"]
+    exact = exact_proportion(6, 6)
+    assert (found["pointing"].low, found["pointing"].high) == (exact.low, exact.high)
+    assert found["pointing"].method == "Clopper-Pearson, patients: 6"
+    assert found["iou"].method == "every bootstrap sample gives the same value"
+
+
+def blurred_case(count=40):
+    """Maps that are near their boxes, two images to a patient, every fourth image without a box."""
+    rng = np.random.default_rng(7)
+    drawn = [boxes((x, y, 8, 8)) if i % 4 else boxes() for i, (x, y) in enumerate(rng.integers(2, 16, (count, 2)))]
+    shown = [
+        found + np.array([*rng.integers(-3, 4, 2), 0, 0]) if len(found) else boxes((2, 2, 6, 6)) for found in drawn
+    ]
+    maps = np.stack([draw_boxes(found, SHAPE) for found in shown]).astype(np.float32)
+    maps *= rng.uniform(0.2, 1, (count, 1, 1)).astype(np.float32)
+    return maps, drawn, rng.uniform(0.5, 1, count), np.arange(count) // 2
+
+
+def test_intervals_are_those_of_images_repeated_as_their_patients_are_drawn():
+    maps, drawn, probs, patients = blurred_case()
+    measured = measure_localisation(maps, drawn, probs, patients)
+    found, peaks = zip(*map(find_boxes, maps), strict=True)
+    scores = [peak * prob for peak, prob in zip(peaks, probs, strict=True)]
+
+    def precision(rows):
+        return {"ap": average_precision(match_boxes(*([one[i] for i in rows] for one in (drawn, found, scores))))}
+
+    behind = len(set(patients[[len(one) > 0 for one in drawn]]))
+    expected = bootstrap_statistic(precision, patients, {"ap": (0, 1)}, behind=behind)["ap"]
+    ap = measured.scores["map"]["average_precision"]
+    assert (ap.value, ap.low, ap.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert 0 < ap.low < ap.value < ap.high < 1
+
+    table = measured.rows
+    gap = (table["map_iou"] - table["centre_iou"]).to_numpy()
+    expected = bootstrap_statistic(lambda rows: {"gap": gap[rows].mean()}, table["patient"], {})["gap"]
+    gain = measured.gains["centre"]["iou"]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((expected.value, expected.low, expected.high))
 
 
 def test_false_boxes_on_images_without_any_count_by_their_probability(drawn):
     maps = np.stack([draw_boxes(found if len(found) else boxes((2, 2, 5, 5)), SHAPE) for found in drawn])
-    probs = np.array([0.9 if len(found) else 0.1 for found in drawn])
-    patients = range(12)
-    assert measure_localisation(maps.astype(np.float32), drawn, probs, patients)[0]["map"]["average_precision"] == 1
-    assert (
-        measure_localisation(maps.astype(np.float32), drawn, 1 - probs, patients)[0]["map"]["average_precision"] < 0.8
+    sure = np.array([0.9 if len(found) else 0.1 for found in drawn])
+    right, wrong = (
+        measure_localisation(maps.astype(np.float32), drawn, probs, range(12)).scores["map"]["average_precision"]
+        for probs in (sure, 1 - sure)
     )
+    assert right.value == 1
+    assert wrong.value < 0.8
 
 
 def test_what_cannot_be_scored_is_told():

@@ -177,17 +177,24 @@ def test_the_order_of_rows_does_not_matter(num_classes, seed):
 @pytest.mark.parametrize(
     ("target", "probs", "names", "message"),
     [
-        ([], np.zeros((0, 2)), ["a", "b"], "expected at least one prediction"),
-        ([0], [[1.0]], ["a"], "expected at least 2 class names, got 1"),
-        ([0, 1], [[0.5, 0.5]], ["a", "b"], r"expected probabilities of shape \(2, 2\), got \(1, 2\)"),
-        ([0, 1], [[0.5, 0.5], [np.nan, 0.5]], ["a", "b"], "got NaN or infinity in 1 rows"),
+        ([], np.zeros((0, 2)), ["a", "b"], "expected at least one row of probabilities"),
+        ([0], [[1.0]], ["a"], r"\(N, 1\) of 2 or more classes, got targets \(1,\) and probabilities \(1, 1\)"),
+        (
+            [0, 1],
+            [[0.5, 0.5]],
+            ["a", "b"],
+            r"\(N, 2\) of 2 or more classes, got targets \(2,\) and probabilities \(1, 2\)",
+        ),
+        ([0, 1], [[0.5, 0.5], [np.nan, 0.5]], ["a", "b"], "expected finite probabilities, got 1 NaN"),
         (
             [0, 2],
             [[0.5, 0.5], [0.5, 0.5]],
             ["a", "b"],
-            r"expected target to be class indices from 0 to 1, got \[0, 2\]",
+            r"expected targets \(N,\) to be class indices from 0 to 1, got \[0, 2\]",
         ),
         ([-1, 0], [[0.5, 0.5], [0.5, 0.5]], ["a", "b"], r"got \[-1, 0\]"),
+        ([0], [[0.2, 0.3, 0.5]], ["a", "b"], r"\(N, 2\) of 2 or more classes, got .* probabilities \(1, 3\)"),
+        ([0], [[-0.2, 1.2]], ["a", "b"], "expected probabilities from 0 to 1, got -0.2 to 1.2"),
         ([0.0, 0.5], [[0.5, 0.5], [0.5, 0.5]], ["a", "b"], r"got \[0.0, 0.5\]"),
     ],
 )

@@ -13,7 +13,9 @@ from cxr.evaluation.predictions import (
     aggregate_by_study,
     check_predictions,
     classes_path,
+    has_studies,
     make_predictions,
+    read_cells,
     read_predictions,
     write_predictions,
 )
@@ -221,6 +223,37 @@ def test_a_study_is_the_mean_of_its_images():
         np.testing.assert_allclose(studies.loc[i, probs].to_numpy(dtype=float), mean)
     np.testing.assert_allclose(softmax(studies[logits].to_numpy(), axis=1), studies[probs].to_numpy())
     check_predictions(studies, NAMES)
+
+
+def test_only_whole_and_alike_studies_are_studies():
+    table = make_table()
+    lone = table.assign(study_id=[f"study-{row}" for row in range(len(table))], target=1)
+    shared = lone.assign(study_id="study", patient_id="patient")
+    assert not has_studies(lone)
+    assert has_studies(shared)
+    assert not has_studies(shared.assign(target=np.arange(len(table)) % 2))
+    assert not has_studies(shared.assign(patient_id=lone["study_id"]))
+    assert not has_studies(shared.assign(study_id=pd.array([None] * len(table), dtype="string")))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("target;prob_a;prob_b\n0;0,5;0,5\n", "expected columns divided by commas in .*, got 'target;prob_a;prob_b'"),
+        ("target\tprob_a\n0\t1\n", "expected columns divided by commas in .*; export it again so"),
+        ("target,prob_a,prob_a\n0,1,0\n", "expected different columns in .*, got .'prob_a'. more than once"),
+    ],
+    ids=["semicolons", "tabs", "twice"],
+)
+def test_tables_that_are_read_as_others_are_refused(text, message, tmp_path):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_cells(tmp_path / "table.csv")
+
+
+def test_empty_columns_at_the_end_do_no_harm(tmp_path):
+    (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbftarget,prob_a,,\r\n0,1,,\r\n")
+    assert read_cells(tmp_path / "table.csv")[["target", "prob_a"]].to_numpy().tolist() == [[0, 1]]
 
 
 def test_a_subgroup_is_kept_where_the_images_agree():

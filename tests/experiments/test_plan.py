@@ -46,6 +46,10 @@ def test_every_run_has_its_split(folder):
     assert split[["sample_id", "split"]].to_numpy().tolist() == [["a", "train"], ["b", "test"]]
 
 
+def test_the_record_tells_which_plan_it_is_and_its_runs(folder):
+    assert (folder.kind(), folder.run_names()) == ("seeds", ["seed_0", "seed_1"])
+
+
 def test_a_new_folder_takes_any_settings(tmp_path):
     PlanFolder(tmp_path).check_same_settings(make_config())
 

@@ -1,12 +1,16 @@
+import inspect
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cxr.experiments.study import suggest
 from cxr.experiments.sweeper import make_sampler, parse_search
+from cxr.models.custom_cnn import build_custom_cnn
+from cxr.models.head import ACTIVATIONS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -30,7 +34,7 @@ def test_run_yaml_composes_to_what_train_yaml_composes_to():
     assert OmegaConf.to_yaml(compose("run")) == OmegaConf.to_yaml(compose("train"))
 
 
-@pytest.mark.parametrize("search", ["template_optuna", "custom_cnn_random"])
+@pytest.mark.parametrize("search", ["template_optuna", "custom_cnn_random", "custom_cnn_all"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_searched_key_exists_in_every_recipe_and_none_flips(search, experiment):
     config = compose_search(search, experiment)
@@ -66,3 +70,16 @@ def test_the_custom_cnn_search_draws_six_values_at_random_from_their_spaces():
     assert {values["trainer.max_epochs"] for values in drawn} == set(range(5, 26))
     assert all(0.1 <= values["net.drop_rate"] <= 0.5 for values in drawn)
     assert all(len(values) == 6 for values in drawn)
+
+
+def test_every_choice_of_the_custom_cnn_is_searched():
+    config = compose_search("custom_cnn_all", "demo")
+    space = parse(config).space
+    choices = set(inspect.signature(build_custom_cnn).parameters) - {"num_classes", "in_channels"}
+    assert {key for key in space if key.startswith("net.")} == {f"net.{choice}" for choice in choices}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [suggest(study.ask(), space) for _ in range(100)]
+    assert {values["net.activation"] for values in drawn} == set(ACTIVATIONS)
+    for values in drawn[:10]:
+        arguments = {key.removeprefix("net."): value for key, value in values.items() if key.startswith("net.")}
+        assert build_custom_cnn(3, **arguments)(torch.zeros(2, 1, 32, 32)).shape == (2, 3)

@@ -41,4 +41,5 @@ def test_the_table_of_several_seeds_shows_their_spread(tmp_path):
         runs.append(RunFolder(tmp_path / f"seed_{seed}"))
     row = Seeds([0, 1, 2]).reduce(runs, tmp_path).table.loc["test/auroc"]
     assert row[["runs", "mean", "sd", "min", "max"]].tolist() == pytest.approx([3, 0.8, 0.1, 0.7, 0.9])
-    assert row["high"] - row["mean"] == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert row["mean"] - row["low"] == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert row["high"] == 1

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
@@ -28,6 +28,7 @@ def test_overlap_widens_it_by_the_variance_of_nadeau_and_bengio():
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.floats(0, 1))
 def test_laws_of_a_spread(values, overlap):
+    assume(np.ptp(values) > 0)
     told = spread(np.array(values), overlap)
     assert tuple(told) == COLUMNS
     assert told["low"] <= told["mean"] <= told["high"]
@@ -42,8 +43,9 @@ def test_laws_of_a_spread(values, overlap):
         ([np.nan, np.nan], 0, set(COLUMNS[1:])),
         ([np.nan, 0.5], 1, {"sd", "low", "high"}),
         ([0.4, np.nan, 0.6], 2, set()),
+        ([0.5, 0.5], 2, {"low", "high"}),
     ],
-    ids=["none", "one", "two"],
+    ids=["none", "one", "two", "equal ones"],
 )
 def test_what_cannot_be_said_of_so_few_is_nan(values, runs, unknown):
     told = spread(np.array(values), 0.0)
@@ -64,6 +66,13 @@ def test_test_metrics_of_all_runs_are_summarized(summary):
     assert summary.table.index.tolist() == ["test/auroc", "test/recall/covid"]
     assert summary.table.loc["test/auroc", ["runs", "mean", "min", "max"]].tolist() == pytest.approx([2, 0.8, 0.7, 0.9])
     assert summary.table.loc["test/recall/covid", "runs"] == 1
+
+
+def test_an_interval_stays_within_what_a_metric_can_be():
+    metrics = {"fold_0": {"test/auroc": 0.4, "test/mcc": -0.1}, "fold_1": {"test/auroc": 0.7, "test/mcc": 0.3}}
+    table = summarize(metrics, 1.0, []).table
+    assert table.loc["test/auroc", ["low", "high"]].tolist() == [0, 1]
+    assert table.loc["test/mcc", ["low", "high"]].tolist() == [-1, 1]
 
 
 def test_the_files_hold_every_number(summary, tmp_path):

@@ -15,6 +15,7 @@ NAMES = ["a", "b", "c"]
 NETS = MappingProxyType(
     {
         "custom_cnn": {"filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 6, "pool": 2, "dense_units": 8},
+        "rad_dino": {"pretrained": False, "img_size": [56, 42]},
         "timm": {"architecture": "resnet18", "in_channels": 1, "head": {"hidden": 5}},
         "torchvision_densenet": {"in_channels": 1},
         "xrv_densenet121": {},
@@ -24,7 +25,8 @@ NETS = MappingProxyType(
 
 def make_predictor(net, precision="uint8", temperature=1.0):
     contract = net.input_contract
-    preprocess = Preprocess(size=(64, 48), precision=precision, low=contract.low, high=contract.high)
+    size = (64, 48) if contract.size is None else contract.size
+    preprocess = Preprocess(size=size, precision=precision, low=contract.low, high=contract.high)
     return NetPredictor(class_names=NAMES, temperature=temperature, net=net.eval(), preprocess=preprocess)
 
 
@@ -40,7 +42,7 @@ def test_every_builder_is_tested():
     assert set(NETS) == set(BUILDERS)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "rad_dino")) for name in NETS])
 def test_embeddings_are_what_the_head_takes(name):
     torch.manual_seed(0)
     net = build_net(name, len(NAMES), **NETS[name])

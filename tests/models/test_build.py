@@ -12,17 +12,27 @@ from cxr.models.head import make_head
 
 NETS = [
     ("custom_cnn", {}),
+    ("rad_dino", {"pretrained": False, "img_size": 56}),
     ("timm", {"architecture": "test_resnet", "in_channels": 1}),
     ("torchvision_densenet", {"architecture": "densenet121", "in_channels": 1}),
     ("xrv_densenet121", {}),
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments"), NETS, ids=lambda value: value if isinstance(value, str) else "")
+def draw_images(net, count):
+    size = (64, 64) if net.input_contract.size is None else net.input_contract.size
+    return torch.rand(count, net.input_contract.channels, *size)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [pytest.param(*net, marks=[pytest.mark.slow] * (net[0] == "rad_dino")) for net in NETS],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 class TestEveryNet:
     def test_gives_exactly_k_logits_in_either_memory_format(self, name, arguments):
         net = build_net(name, 4, **arguments).eval()
-        images = torch.rand(2, net.input_contract.channels, 64, 64)
+        images = draw_images(net, 2)
         logits = net(images)
         assert logits.shape == (2, 4)
         last = net.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
@@ -33,7 +43,7 @@ class TestEveryNet:
         stored = json.loads(json.dumps(arguments))
         twin = build_net(name, 3, **without_weights(stored)).eval()
         twin.load_state_dict(net.state_dict())
-        images = torch.rand(1, net.input_contract.channels, 64, 64)
+        images = draw_images(net, 1)
         assert torch.equal(twin(images), net(images))
 
 
@@ -51,7 +61,7 @@ def test_weights_are_left_out_for_a_rebuild():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("resnet", {}, "expected net.name to be one of custom_cnn, timm, .*got 'resnet'"),
+        ("resnet", {}, "expected net.name to be one of custom_cnn, rad_dino, timm, .*got 'resnet'"),
         ("custom_cnn", {"kernal": 3}, "expected the net custom_cnn to have the keys .*kernel.*, got kernal; remove"),
         ("timm", {}, "expected the net timm to have architecture, got none; set net.architecture="),
         ("timm", {"architecture": "resnet18", "head": {"units": 3}}, "net.head to have the keys hidden, .*got units"),
@@ -135,7 +145,8 @@ def test_a_hidden_head_is_not_linear():
 def test_the_head_reaches_every_net_with_a_backbone():
     head = {"hidden": 16, "activation": "gelu", "dropout": 0.2}
     for name, arguments in NETS[1:]:
-        net = build_net(name, 3, head=head, **arguments)
+        with torch.device("meta"):
+            net = build_net(name, 3, head=head, **arguments)
         assert net.head.hidden.out_features == 16
         assert isinstance(net.head.activation, nn.GELU)
         assert net.head.dropout.p == 0.2

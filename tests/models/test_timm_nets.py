@@ -1,3 +1,5 @@
+import itertools
+
 import huggingface_hub
 import pytest
 import safetensors.torch
@@ -70,20 +72,61 @@ def test_a_fixed_size_is_in_the_contract():
     assert net.input_contract.mean is None
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    ["resnet10t", "vit_tiny_patch16_224", pytest.param("coatnet_nano_rw_224", marks=pytest.mark.slow)],
-)
-def test_convolutional_hybrid_and_transformer_nets_take_300_pixels(architecture):
+@pytest.mark.parametrize("architecture", ["resnet10t", "vit_tiny_patch16_224"])
+def test_convolutional_nets_and_transformers_take_300_pixels(architecture):
     net = build_net("timm", 2, architecture=architecture, in_channels=1, img_size=300).eval()
     with torch.no_grad():
         assert net(torch.rand(1, 1, 300, 300)).shape == (1, 2)
     assert net.input_contract.size == (None if architecture == "resnet10t" else (300, 300))
 
 
-def test_a_size_that_cannot_work_is_an_error():
-    with pytest.raises(ConfigError, match="expected a size that levit_128s can take, got 300x300; choose a multiple"):
-        build_net("timm", 2, architecture="levit_128s", img_size=300)
+@pytest.mark.parametrize("side", [288, 320])
+@pytest.mark.parametrize("architecture", ["coatnet_nano_rw_224", "coatnet_pico_rw_224"])
+def test_hybrid_nets_take_multiples_of_32(architecture, side):
+    net = build_net("timm", 2, architecture=architecture, in_channels=1, img_size=side).eval()
+    with torch.no_grad():
+        assert net(torch.rand(1, 1, side, side)).shape == (1, 2)
+    assert net.input_contract.size == (side, side)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "near"),
+    [
+        (
+            "coatnet_0_rw_224",
+            300,
+            r"300x300; choose preprocess.size=\[288, 288\] or \[320, 320\], or net.img_size=null",
+        ),
+        ("coatnet_0_224", 300, r"300x300; choose preprocess.size=\[288, 288\] or \[320, 320\], or net.img_size=null"),
+        ("coatnet_4_224", 250, r"250x250; choose preprocess.size=\[224, 224\] or \[256, 256\], or net.img_size=null"),
+        ("coatnet_0_rw_224", [288, 310], r"288x310; choose preprocess.size=\[288, 288\] or \[288, 320\], or"),
+        ("levit_128s", 300, r"300x300; choose preprocess.size=\[288, 288\] or \[320, 320\], or net.img_size=null"),
+        ("test_vit", 5, r"5x5; choose preprocess.size=\[32, 32\], or net.img_size=null"),
+    ],
+)
+def test_a_size_that_cannot_work_is_an_error_that_names_near_ones(architecture, size, near):
+    with pytest.raises(ConfigError, match=f"expected a size that {architecture} can take, got {near}"):
+        build_net("timm", 2, architecture=architecture, img_size=size)
+
+
+def test_vgg_has_no_dense_layers_of_its_own():
+    """3 x 3 convolutions with bias; the published net has 138 million parameters."""
+    with torch.device("meta"):
+        net = build_net("timm", 2, architecture="vgg16")
+    widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    convolutions = sum(9 * a * b + b for a, b in itertools.pairwise(widths))
+    assert sum(one.numel() for one in net.parameters()) == convolutions + 512 * 2 + 2
+
+
+@pytest.mark.slow
+def test_the_file_of_vgg_is_read_with_its_dense_layers(weights_file):
+    reference, path = weights_file("vgg11")
+    net = build_net("timm", 2, architecture="vgg11", pretrained=True, weights_path=str(path))
+    assert torch.equal(net.backbone.features[3].weight, reference.features[3].weight)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval().backbone(images), reference.features(images).mean(dim=(2, 3)))
+    assert net.input_contract.mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "test_convnext", "test_efficientnet"])
@@ -100,6 +143,22 @@ def test_dropout_and_stochastic_depth_reach_the_net():
     torch.manual_seed(0)
     dropped = (net.backbone(torch.rand(4, 3, 64, 64)) == 0).float().mean().item()
     assert 0.3 < dropped < 0.9
+
+
+RATES = [
+    ("mobilenetv3_small_050", "DropPath"), ("resnetv2_50", "DropPath"), ("coatnet_pico_rw_224", "DropPath"),
+    ("efficientnet_b0", "DropPath"), ("convnext_atto", "DropPath"), ("vit_tiny_patch16_224", "DropPath"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "kind"), RATES)
+def test_drop_rate_and_drop_path_rate_reach_every_family(architecture, kind):
+    with torch.device("meta"):
+        net = build_net("timm", 2, architecture=architecture, drop_rate=0.5, drop_path_rate=0.25)
+    depths = [module.drop_prob for module in net.modules() if type(module).__name__ == kind]
+    assert 0.15 < max(depths) <= 0.25
+    rates = {module.p for module in net.backbone.modules() if isinstance(module, torch.nn.Dropout)}
+    assert 0.5 in rates | {getattr(net.backbone, "drop_rate", None)}
 
 
 def test_the_file_is_found_in_torch_s_folder(weights_file, caches):

@@ -1,7 +1,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from cxr.pages import render
+from cxr.pages import embed_picture, render
 
 
 @pytest.fixture
@@ -27,6 +27,11 @@ def test_values_are_escaped_and_charts_are_not(page):
     text = page("{{ value }}{{ charts.swatch(0) }}", title="t", value="<script>'\"")
     assert "&lt;script&gt;&#39;&#34;" in text
     assert "<rect" in text
+
+
+def test_a_picture_becomes_an_address(tmp_path):
+    (tmp_path / "one.png").write_bytes(b"pixels")
+    assert embed_picture(tmp_path / "one.png") == "data:image/png;base64,cGl4ZWxz"
 
 
 def test_a_value_that_is_not_there_is_an_error(page):

@@ -1,6 +1,7 @@
 """A tiny learnable problem in memory: bright squares on the left or on the right, in noise."""
 
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from cxr.data.augment import AffineAugment
 from cxr.imaging.preprocess import Preprocess
 from cxr.models.build import build_net
+from cxr.models.transfer import make_tuning
 from cxr.training.callbacks.checkpoint import AtomicCheckpointIO, make_best_checkpoint, make_last_checkpoint
 from cxr.training.callbacks.history import History
 from cxr.training.callbacks.stopping import ResumableEarlyStopping
@@ -63,14 +65,14 @@ def make_run(tmp_path):
     """Build (task, datamodule, trainer) of a small run in tmp_path/<name>."""
 
     def make(name, *, epochs=4, scheduler=None, monitor="val/auroc", mode="max", patience=10, sampling="none",
-             optimizer=ADAMW, callbacks=(), drop_rate=0.3, precision="32-true"):  # fmt: skip
+             optimizer=ADAMW, callbacks=(), drop_rate=0.3, precision="32-true", tune=MappingProxyType({})):  # fmt: skip
         pl.seed_everything(7, verbose=False)
         preprocess = Preprocess(size=(SIZE, SIZE), normalizer="unit")
         net = build_net("custom_cnn", 2, filters_1=4, filters_2=8, filters_3=8, filters_4=8, dense_units=8,
                         drop_rate=drop_rate)  # fmt: skip
         loss = make_cross_entropy(torch.tensor([24, 24]), "none", 0.0)
         task = ClassificationTask(net, ["left", "right"], loss, optimizer, scheduler, monitor, seed=7,
-                                  channels_last=True)  # fmt: skip
+                                  channels_last=True, tuning=make_tuning(net, **tune))  # fmt: skip
         augment = AffineAugment(rotation=5.0, translate=0.05, seed=7)
         data = ChestDataModule(make_samples(), ImagesInMemory(), preprocess, augment, sampling, 8, 0, 7)
         folder = tmp_path / name

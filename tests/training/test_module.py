@@ -66,6 +66,90 @@ def test_a_stopped_run_resumes_to_the_same_bits(make_run, tmp_path, scheduler):
     assert best[1].startswith(str(tmp_path / "broken"))
 
 
+TUNINGS = {
+    "gradual unfreezing": {"unfreeze_every": 1},
+    "all at once": {"freeze_upto": "block1", "unfreeze_every": 1, "layer_decay": 0.5},
+}
+
+
+@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("kill_in", [1, 2])
+def test_a_stopped_run_whose_layers_join_in_resumes_to_the_same_bits(make_run, tmp_path, tuning, kill_in):
+    options = {"scheduler": SCHEDULERS["cosine"], "epochs": 6, "tune": TUNINGS[tuning]}
+    task, data, trainer = make_run("whole", **options)
+    trainer.fit(task, datamodule=data, weights_only=True)
+
+    broken, data, trainer = make_run("broken", callbacks=[StopAfter(kill_in)], **options)
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer.fit(broken, datamodule=data, weights_only=True)
+    resumed, data, trainer = make_run("broken", **options)
+    trainer.fit(resumed, datamodule=data, ckpt_path=tmp_path / "broken" / "checkpoints" / "last.ckpt",
+                weights_only=True)  # fmt: skip
+    assert torch.equal(weights(resumed), weights(task))
+
+
+class Watch(pl.Callback):
+    """Keeps a copy of the weights and statistics, and which modules train, at the end of each training epoch."""
+
+    def __init__(self):
+        self.states, self.training = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.training.append({name for name, module in pl_module.net.named_modules() if module.training})
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.states.append({name: value.clone() for name, value in pl_module.net.state_dict().items()})
+
+
+def changed(before, after):
+    """Stages of the small net in which anything moved: weights or batch-norm statistics."""
+    return {name.split(".")[1 if name.startswith("backbone") else 0]
+            for name in before if not torch.equal(before[name], after[name])}  # fmt: skip
+
+
+def test_stages_join_in_from_the_head_down_and_the_others_stay_as_they_are(make_run):
+    watch = Watch()
+    task, data, trainer = make_run("run", epochs=6, callbacks=[watch], tune={"unfreeze_every": 2})
+    start = {name: value.clone() for name, value in task.net.state_dict().items()}
+    trainer.fit(task, datamodule=data, weights_only=True)
+    states = [start, *watch.states]
+    moved = [changed(states[epoch], states[epoch + 1]) for epoch in range(6)]
+    assert moved == [{"head"}] * 2 + [{"head", "block4"}] * 2 + [{"head", "block4", "block3"}] * 2
+
+
+def test_frozen_layers_keep_weights_and_statistics_and_stay_in_evaluation_mode_after_validation(make_run):
+    watch = Watch()
+    task, data, trainer = make_run("run", epochs=2, callbacks=[watch], tune={"freeze_upto": "block2"})
+    start = {name: value.clone() for name, value in task.net.state_dict().items()}
+    trainer.fit(task, datamodule=data, weights_only=True)
+    assert changed(start, watch.states[-1]) == {"block3", "block4", "head"}
+    for training in watch.training:
+        assert not any(name.startswith(("backbone.block1", "backbone.block2")) for name in training)
+        assert {"backbone", "backbone.dropout2", "backbone.block3.norm", "head.dropout"} <= training
+
+
+def test_layers_far_from_the_head_learn_more_slowly(make_run):
+    scheduler = SCHEDULERS["one cycle"]
+    task, data, trainer = make_run("run", epochs=1, scheduler=scheduler, tune={"layer_decay": 0.5})
+    trainer.fit(task, datamodule=data, weights_only=True)
+    optimizer = task.optimizers().optimizer
+    assert [group["lr_scale"] for group in optimizer.param_groups] == [1, 0.5, 0.25, 0.125, 0.0625]
+    assert [group["max_lr"] for group in optimizer.param_groups] == pytest.approx(
+        [3e-3, 1.5e-3, 7.5e-4, 3.75e-4, 1.875e-4]
+    )
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
+    shapes = {parameter.shape for parameter in optimizer.param_groups[4]["params"]}
+    assert torch.Size([4, 1, 3, 3]) in shapes
+
+
+def test_without_tuning_the_optimiser_has_one_group_of_all_parameters(make_run):
+    task, data, trainer = make_run("run", epochs=1)
+    trainer.fit(task, datamodule=data, weights_only=True)
+    (group,) = task.optimizers().optimizer.param_groups
+    assert group["weight_decay"] == 0.01
+    assert [id(one) for one in group["params"]] == [id(one) for one in task.net.parameters()]
+
+
 def test_the_last_checkpoint_is_that_of_the_last_epoch_also_when_it_is_not_among_the_best(make_run, tmp_path):
     frozen = partial(torch.optim.SGD, lr=1e-12)
     task, data, trainer = make_run("run", epochs=5, optimizer=frozen)

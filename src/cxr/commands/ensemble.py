@@ -18,7 +18,7 @@ from cxr.ensemble.members import Member, read_recipe, read_run
 from cxr.errors import ConfigError, DataError
 from cxr.evaluation.predictions import make_predictions
 from cxr.evaluation.report.material import ledger_path
-from cxr.experiments.plan import PLAN_FILE
+from cxr.experiments.plan import PLAN_FILE, PlanFolder
 from cxr.inference.bundle import load_bundle
 from cxr.inference.combine import to_logits
 
@@ -136,10 +136,8 @@ def open_test(outside: Outside, class_names: list[str], folder: Path) -> dict[st
 
 def read_plan(source: Path) -> str | None:
     """The name of the plan in a folder; None where there is none."""
-    record = source / PLAN_FILE
-    if not record.is_file():
-        return None
-    return str(yaml.safe_load(record.read_text(encoding="utf-8"))["config"]["plan"]["name"])
+    plan = PlanFolder(source)
+    return plan.kind() if plan.record.is_file() else None
 
 
 def name_of(run: Path) -> str:

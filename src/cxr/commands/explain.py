@@ -5,7 +5,7 @@ What is written names no file and holds ids only as the run's predictions do.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from cxr.evaluation.explain_page import write_page
 from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.localisation import measure_localisation
 from cxr.evaluation.predictions import classes_path, read_predictions
+from cxr.evaluation.report.collect import plain
+from cxr.evaluation.statistics.intervals import Interval
 from cxr.explanation.gallery import choose_labels, draw_gallery
 from cxr.explanation.pictures import describe_maps, leading_net, make_mean_maps, nets_of, read_pictures
 from cxr.inference.bundle import load_bundle
@@ -210,16 +212,23 @@ def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: s
     labels = np.asarray(classes)[probs.argmax(axis=1)] if target is None else choose_labels(predictor, known, target)
     patients = known["patient_id"].fillna(known["sample_id"]).to_numpy()
     maps = make_mean_maps(predictor, method, pictures, labels)
-    scores, table = measure_localisation(maps, found, probs.max(axis=1), patients)
+    measured = measure_localisation(maps, found, probs.max(axis=1), patients)
+    table = measured.rows.copy()
     table.insert(0, "sample_id", known["sample_id"].to_numpy()[table.pop("image")])
     return {
         "images": len(known),
         "boxed": int(boxed.sum()),
         "patients": int(table["patient"].nunique()),
         "classes": [predictor.class_names[k] for k in classes] if target is None else [target],
-        "scores": scores,
+        "scores": _plain(measured.scores),
+        "gains": _plain(measured.gains),
+        "even": measured.even,
         "rows": table.to_dict("records"),
     }
+
+
+def _plain(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Any]]:
+    return {maps: {score: plain(interval) for score, interval in own.items()} for maps, own in found.items()}
 
 
 def check_sanity(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:

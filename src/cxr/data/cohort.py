@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from cxr.data.bad_files import report_bad_files
 from cxr.data.file_index import FileIndex
 from cxr.data.image_store import ImageStore
 from cxr.data.leaks.gate import POLICIES, add_pixel_hashes, apply_gate, count_leaks, find_leaks, link_similar
 from cxr.data.leaks.similar import Similar, SimilarImages
-from cxr.data.owner_lists import write_list
 from cxr.data.samples import (
     PARTS,
     count_classes,
@@ -193,6 +193,7 @@ def make_cohort(
     report = _begin_report(dataset, settings)
     samples, own_group, similar = _gather(dataset, settings, images, index, leak_folder, salt, report)
     if settings.split_file is None:
+        report["official_parts"] = sorted({"val", "test"} & set(samples.get("split", [])))
         samples = samples.assign(split=make_split(samples, settings.fractions, settings.seed))
     if similar is not None:
         samples = _guard(samples, own_group, similar, settings.leak_gate, leak_folder, report)
@@ -278,7 +279,7 @@ def _describe_files(
 ) -> pd.DataFrame:
     """Add hash, header and group, and leave out files that cannot be read."""
     described = index.describe(samples["image_path"].tolist()).set_index(samples.index)
-    report["unreadable_files"] = _report_bad_files(
+    report["unreadable_files"] = report_bad_files(
         samples, described["error"], on_bad_file, list_folder, "cannot be read"
     )
     samples = add_headers(samples, described)
@@ -363,26 +364,8 @@ def _decode(
     """Make the images ready and leave out files that give none."""
     found = images.build(samples["image_path"].tolist(), samples["content_hash"].tolist())
     errors = samples["image_path"].map(found)
-    report["undecodable_files"] = _report_bad_files(samples, errors, on_bad_file, list_folder, "give no image")
+    report["undecodable_files"] = report_bad_files(samples, errors, on_bad_file, list_folder, "give no image")
     return samples[errors.isna()]
-
-
-def _report_bad_files(
-    samples: pd.DataFrame, errors: pd.Series, on_bad_file: str, list_folder: Path, problem: str
-) -> dict[str, Any]:
-    """Raise or count, and list all of them in a file of its own; the counts name no file, since paths may hold ids."""
-    bad = errors.dropna()
-    if bad.empty:
-        return {"count": 0}
-    listed = write_list(samples.loc[bad.index, ["image_path"]].assign(error=bad), list_folder, "bad-files")
-    if on_bad_file == "skip" and len(bad) < len(samples):
-        log.warning("left out %d of %d files that %s; all are in %s", len(bad), len(samples), problem, listed)
-        return {"count": len(bad)}
-    remedy = "mend the files" if len(bad) == len(samples) else "mend them, or leave them out with data.on_bad_file=skip"
-    raise DataError(
-        f"expected {len(samples)} image files, but {len(bad)} of them {problem}; {remedy} (all are in {listed}): "
-        f"{list_first(bad)}"
-    )
 
 
 def _check_parts(samples: pd.DataFrame, class_names: list[str]) -> None:

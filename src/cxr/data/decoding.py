@@ -24,12 +24,12 @@ from typing import Any
 
 import cv2
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cxr.errors import ImageError
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess
+from cxr.progress import bar_console
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ def _exit_with_parent() -> None:
 
 def _show_progress(batches: Iterator[list[tuple[str, Decoded]]], total: int) -> Iterator[list[tuple[str, Decoded]]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress(*columns, console=bar_console())
     task = progress.add_task("decoding images", total=total)
     began = time.monotonic()
     try:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from rich.console import Console
 from rich.progress import Progress
 
 from cxr.data.samples import require_utf8
@@ -27,6 +26,7 @@ from cxr.errors import DataError, ImageError
 from cxr.imaging.dicom import DicomHeader, read_dicom_header
 from cxr.imaging.guard import check_file
 from cxr.imaging.image import is_dicom
+from cxr.progress import bar_console
 
 _BATCH = 256
 _PATIENCE_S = 60.0  # how long to wait for another process that writes
@@ -137,7 +137,7 @@ def _read_files(paths: list[str]) -> Iterator[dict[str, _Known]]:
     started = time.monotonic()
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))))
-        progress = Progress(console=Console(stderr=True), transient=True)
+        progress = Progress(console=bar_console(), transient=True)
         task = progress.add_task("hashing files", total=len(paths))
         for start in range(0, len(paths), _BATCH):
             batch = paths[start : start + _BATCH]

@@ -10,28 +10,43 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def check_probs(target: ArrayLike, probs: ArrayLike) -> tuple[IntArray, FloatArray]:
+def check_probs(target: ArrayLike, probs: ArrayLike, num_classes: int | None = None) -> tuple[IntArray, FloatArray]:
     """Targets (N,) and probabilities (N, K) as arrays.
 
     Args:
         target: (N,) class indices in [0, K), N >= 1.
         probs: (N, K) probabilities, K >= 2.
+        num_classes: K, where it is known from elsewhere.
 
     Raises:
         DataError: Shapes or values do not fit.
     """
-    values = _check_finite(probs, "probabilities")
-    indices = np.asarray(target)
-    if values.ndim != 2 or values.shape[1] < 2 or indices.shape != values.shape[:1]:
+    values, indices = _check_finite(probs, "probabilities"), np.asarray(target)
+    columns = values.shape[1] if values.ndim == 2 else 0
+    if columns < 2 or indices.shape != values.shape[:1] or num_classes not in (None, columns):
+        wanted = "K" if num_classes is None else num_classes
         got = f"targets {indices.shape} and probabilities {values.shape}"
-        raise DataError(f"expected targets (N,) and probabilities (N, K) of K >= 2 classes, got {got}; pass both so")
-    if not np.isin(indices, np.arange(values.shape[1])).all():
-        seen = np.unique(indices)[:10].tolist()
         raise DataError(
-            f"expected targets to be class indices from 0 to {values.shape[1] - 1}, got {seen}; use the class order"
+            f"expected targets (N,) and probabilities (N, {wanted}) of 2 or more classes, got {got}; give one row per "
+            "target and one column per class"
         )
     _check_range(values)
-    return indices.astype(np.int64), values
+    return check_indices(indices, columns, "targets"), values
+
+
+def check_indices(values: ArrayLike, num_classes: int, name: str) -> IntArray:
+    """Class indices (N,) in [0, K) as an array; `name` is what the error calls them.
+
+    Raises:
+        DataError: They are not (N,), or an index is outside.
+    """
+    indices = np.asarray(values)
+    if indices.ndim != 1 or not np.isin(indices, np.arange(num_classes)).all():
+        seen = np.unique(indices)[:10].tolist()
+        raise DataError(
+            f"expected {name} (N,) to be class indices from 0 to {num_classes - 1}, got {seen}; use the class order"
+        )
+    return indices.astype(np.int64)
 
 
 def check_outcomes(positive: ArrayLike, prob: ArrayLike) -> tuple[BoolArray, FloatArray]:

@@ -13,7 +13,8 @@ import pandas as pd
 from scipy.stats import t as student
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import FloatArray, IntArray, classification_metrics
+from cxr.evaluation.checks import FloatArray, IntArray
+from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import check_predictions
 from cxr.evaluation.statistics.bootstrap import (
     METHOD,

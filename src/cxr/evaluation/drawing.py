@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from cxr.evaluation.metrics import FloatArray
+from cxr.evaluation.checks import FloatArray
 
 INK, MUTED, FAINT = "#1f2933", "#66727d", "#e4e8ec"
 BLUE, VERMILLION = "#0072b2", "#d55e00"

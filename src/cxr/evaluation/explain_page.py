@@ -3,16 +3,16 @@
 Everything in it may lie in a run folder: ids are those of the predictions table, and no path is named.
 """
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr.pages import render
+from cxr.pages import embed_picture, render
 
 PAGE_FILE = "explain.html"
+FACTS_FILE, SANITY_FILE, BOXES_FILE = "facts.json", "sanity.json", "localisation.json"
 _TEMPLATE = Path(__file__).with_name("explain_page.html")
 
 
@@ -38,23 +38,24 @@ def write_page(
     localisation: Mapping[str, Any] | None,
     sanity: Mapping[str, Any],
 ) -> Path:
-    """Write ``explain.html``, and the two results as JSON.
+    """Write ``explain.html``, and what it is about and found as JSON, for `read_explanations`.
 
     Args:
         folder: Where; it is there.
         facts: `run`, `part`, `method`, `target` or None, `images` (how many the part has), `notes` (sentences).
         pictures: The gallery.
-        localisation: `images`, `boxed`, `patients`, `classes`, and `scores` and `rows` of `measure_localisation`; None
-            without boxes.
+        localisation: `images`, `boxed`, `patients`, `classes`, and what `measure_localisation` found as plain values;
+            None without boxes.
         sanity: `Sanity.to_dict` with `images`.
 
     Returns:
         The page.
     """
-    _write_json(sanity, folder / "sanity.json")
-    if localisation is not None:
-        _write_json(localisation, folder / "localisation.json")
-    sources = {picture.path.name: _embed(picture.path) for picture in pictures}
+    found = {FACTS_FILE: facts, SANITY_FILE: sanity} | ({} if localisation is None else {BOXES_FILE: localisation})
+    (folder / BOXES_FILE).unlink(missing_ok=True)
+    for name, values in found.items():
+        _write_json(values, folder / name)
+    sources = {picture.path.name: embed_picture(picture.path) for picture in pictures}
     page = folder / PAGE_FILE
     text = render(_TEMPLATE, title=f"What the net looks at: {facts['run']}", facts=facts, pictures=pictures,
                   sources=sources, localisation=localisation, sanity=sanity)  # fmt: skip
@@ -62,9 +63,22 @@ def write_page(
     return page
 
 
+def read_explanations(run: Path) -> list[dict[str, Any]]:
+    """What `write_page` left in the folders of ``explain/`` of a run, in the order of their names.
+
+    Returns:
+        For each its facts, `sanity`, and `localisation` or None, without the scores of single images.
+    """
+    return [_read_explanation(facts.parent) for facts in sorted(run.glob(f"explain/*/{FACTS_FILE}"))]
+
+
+def _read_explanation(folder: Path) -> dict[str, Any]:
+    files = {name: folder / name for name in (FACTS_FILE, SANITY_FILE, BOXES_FILE)}
+    known = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.exists()}
+    boxes = known.get(BOXES_FILE)
+    localisation = None if boxes is None else {key: value for key, value in boxes.items() if key != "rows"}
+    return known[FACTS_FILE] | {"sanity": known[SANITY_FILE], "localisation": localisation}
+
+
 def _write_json(values: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _embed(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

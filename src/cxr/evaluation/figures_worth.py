@@ -4,6 +4,7 @@ As in `figures`, each function returns its own figure, made without pyplot. Know
 where figures are kept.
 """
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,29 +66,35 @@ def plot_reliability(target: ArrayLike, probs: Mapping[str, ArrayLike], class_na
     return figure
 
 
-def plot_decision_curve(positive: ArrayLike, prob: ArrayLike, class_name: str) -> Figure:
+def plot_decision_curves(target: ArrayLike, probs: ArrayLike, class_names: list[str]) -> Figure:
     """Net benefit over threshold probabilities: of the model, of treating all, of treating none.
 
+    With two classes of class 1; with more a panel for each class against the rest, each on a scale of its own.
+
     Args:
-        positive: (N,) whether a row is of the class.
-        prob: (N,) its probability.
-        class_name: Name of the class.
+        target: (N,) class indices.
+        probs: (N, K) probabilities.
+        class_names: The K names in order.
     """
-    curve = decision_curve(positive, prob)
-    figure = make_figure(6.6, 4.0)
-    ax = figure.subplots()
-    style_axes(ax)
-    for name, label, colour, dashes in (
-        ("treat_none", "treat none", MUTED, DOTTED),
-        ("treat_all", "treat all", VERMILLION, DASHED),
-        ("model", "by the model", BLUE, "-"),
-    ):
-        ax.plot(curve["threshold"], curve[name], color=colour, linewidth=1.8, linestyle=dashes, label=label)
-    top = max(curve["model"].max(), curve["treat_all"].max(), 0.01)
-    ax.set(xlim=(0, 1), ylim=(-0.25 * top, 1.08 * top))
-    ax.set(xlabel=f"Threshold probability of {wrap(class_name, 40)}", ylabel="Net benefit (true positives per image)")
-    add_legend(ax, "Who is treated")
-    set_title(ax, "Decision curve")
+    shown = [1] if len(class_names) == 2 else list(range(len(class_names)))
+    columns = min(len(shown), 2)
+    rows = -(-len(shown) // columns)
+    figure = make_figure(6.6 if columns == 1 else 8.2, 4.0 if columns == 1 else 2.9 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(shown) :]:
+        ax.set_axis_off()
+    for ax, k in zip(axes, shown, strict=False):
+        _plot_net_benefit(ax, *of_class(target, probs, k))
+        ax.set(xlabel="Threshold probability", ylabel="Net benefit")
+        set_title(ax, textwrap.fill(class_names[k], 30))
+    if len(shown) == 1:
+        name = wrap(class_names[1], 40)
+        axes[0].set(xlabel=f"Threshold probability of {name}", ylabel="Net benefit (true positives per image)")
+        set_title(axes[0], "Decision curve")
+    else:
+        title = "Decision curves, each class against the rest"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    add_legend(axes[columns - 1], "Who is treated")
     return figure
 
 
@@ -144,6 +151,19 @@ def plot_score_histograms(
         text = f"Dashed: called positive from {point.threshold:.3f} on, chosen on {point.chosen_on} ({_rule(point)})"
         figure.supxlabel(wrap(text, 90), x=0.01, ha="left", fontsize=9, color=MUTED)
     return figure
+
+
+def _plot_net_benefit(ax: Axes, positive: BoolArray, prob: FloatArray) -> None:
+    curve = decision_curve(positive, prob)
+    style_axes(ax)
+    for name, label, colour, dashes in (
+        ("treat_none", "treat none", MUTED, DOTTED),
+        ("treat_all", "treat all", VERMILLION, DASHED),
+        ("model", "by the model", BLUE, "-"),
+    ):
+        ax.plot(curve["threshold"], curve[name], color=colour, linewidth=1.8, linestyle=dashes, label=label)
+    top = max(curve["model"].max(), curve["treat_all"].max(), 0.01)
+    ax.set(xlim=(0, 1), ylim=(-0.25 * top, 1.08 * top))
 
 
 def _outcomes(target: ArrayLike, probs: ArrayLike, class_names: list[str]) -> tuple[BoolArray, FloatArray]:

@@ -4,7 +4,9 @@ Knows nothing of nets, files or how maps are made. Maps are (N, H, W) in [0, 1];
 and height in pixels of the maps, pixel (0, 0) covering [0, 1) x [0, 1).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,16 +14,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr.errors import DataError
+from cxr.evaluation.statistics.bootstrap import bootstrap_statistic, proportion_interval
+from cxr.evaluation.statistics.intervals import Interval
+from cxr.evaluation.statistics.resampling import number_groups
 
 Maps = npt.NDArray[np.float32]
 Boxes = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+Scores = dict[str, dict[str, float]]
 
 THRESHOLD = 0.5
 """From this share of its highest value on, a map counts as marked."""
 IOU = 0.5
 RECALLS = np.linspace(0, 1, 101)
-SCORES = ("pointing", "iou", "energy")
+SCORES, PRECISION = ("pointing", "iou", "energy"), "average_precision"
+CANDIDATES = ("map", "centre", "others")
 
 
 def score_maps(maps: Maps, boxes: Sequence[Boxes], threshold: float = THRESHOLD) -> pd.DataFrame:
@@ -112,10 +120,25 @@ def find_boxes(one: Maps, threshold: float = THRESHOLD) -> tuple[Boxes, npt.NDAr
     return found[1:, :4].astype(np.float64), np.array(peaks)
 
 
-def average_precision(
+@dataclass(frozen=True)
+class Detections:
+    """The found boxes of all images from the highest score down.
+
+    Attributes:
+        image: (D,) index of the image that each lies in.
+        hit: (D,) whether it takes a drawn box.
+        drawn: (N,) how many boxes are drawn in each image.
+    """
+
+    image: IntArray
+    hit: Mask
+    drawn: IntArray
+
+
+def match_boxes(
     boxes: Sequence[Boxes], found: Sequence[Boxes], scores: Sequence[npt.NDArray[np.float64]], iou: float = IOU
-) -> float:
-    """Average precision of found boxes as in COCO: 101 recalls, each precision the best at that recall or beyond.
+) -> Detections:
+    """Give found boxes their drawn ones, as COCO does.
 
     Over all images from the highest score down, a found box takes the free box of its image with which it overlaps
     most, if by at least `iou`; else it is false. Images without boxes can only give false ones.
@@ -125,17 +148,30 @@ def average_precision(
         found: N arrays (D, 4).
         scores: N arrays (D,).
         iou: Least overlap of a hit.
+    """
+    hits = np.concatenate([_match(*one, iou) for one in zip(boxes, found, scores, strict=True)])
+    order = np.argsort(-np.concatenate(list(scores)), kind="stable")
+    image = np.repeat(np.arange(len(boxes)), [len(one) for one in found])
+    return Detections(image[order], hits[order], np.array([len(one) for one in boxes]))
+
+
+def average_precision(detections: Detections, times: IntArray | None = None) -> float:
+    """Average precision of found boxes as in COCO: 101 recalls, each precision the best at that recall or beyond.
+
+    Args:
+        detections: Of N images.
+        times: (N,) how often each image counts, as when images are drawn again; None is once.
 
     Returns:
         0 to 1; nan where no image has a box. Source: https://cocodataset.org/#detection-eval.
     """
-    total = sum(map(len, boxes))
+    weights = np.ones(len(detections.drawn), dtype=np.int64) if times is None else times
+    total = int(weights @ detections.drawn)
     if total == 0:
         return float("nan")
-    hits = np.concatenate([_match(*one, iou) for one in zip(boxes, found, scores, strict=True)])
-    order = np.argsort(-np.concatenate(list(scores)), kind="stable")
-    true = np.cumsum(hits[order])
-    precision = true / np.arange(1, len(true) + 1)
+    counted = weights[detections.image]
+    true, every = np.cumsum(counted * detections.hit), np.cumsum(counted)
+    precision = np.divide(true, every, out=np.zeros(len(every)), where=every > 0)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     places = np.searchsorted(true / total, RECALLS, side="left")
     return float(np.append(best, 0.0)[places].mean())
@@ -161,48 +197,118 @@ def measure_overlaps(first: Boxes, second: Boxes) -> npt.NDArray[np.float64]:
     return np.asarray(shared / (areas - shared))
 
 
+@dataclass(frozen=True)
+class Localisation:
+    """What `measure_localisation` found.
+
+    Attributes:
+        scores: Name of the maps -> score -> its mean over images, and `average_precision`, each with its interval.
+        gains: Name of maps that have not seen the image -> score -> how much more the maps have, with its interval.
+        even: The energy of an even map, which is the mean share of the image inside the boxes.
+        rows: A row for each image with a box: `image` (index), `patient`, and ``<maps>_<score>``.
+    """
+
+    scores: dict[str, dict[str, Interval]]
+    gains: dict[str, dict[str, Interval]]
+    even: float
+    rows: pd.DataFrame
+
+
 def measure_localisation(
-    maps: Maps, boxes: Sequence[Boxes], probs: npt.NDArray[np.float64], patients: npt.ArrayLike
-) -> tuple[dict[str, dict[str, float]], pd.DataFrame]:
-    """All scores of maps and of the two maps that have not seen the image.
+    maps: Maps,
+    boxes: Sequence[Boxes],
+    probs: npt.NDArray[np.float64],
+    patients: npt.ArrayLike,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Localisation:
+    """All scores of maps, `map`, and of two that have not seen the image: `centre` and `others` (`place_prior`).
+
+    Intervals are those of whole patients drawn again, the same ones for all maps; the boxes that make up `others` stay
+    as they are. A pointing game that every image wins or loses has the exact interval, of as many trials as patients.
 
     Args:
         maps: (N, H, W) of the class that boxes are drawn for.
         boxes: N arrays; images without a box count only in the average precision, as chances for false boxes.
         probs: (N,) probability of that class, which ranks the found boxes of different images.
         patients: (N,) who is shown.
-
-    Returns:
-        Name of the maps -> the mean of each score of `score_maps` and `average_precision`; and a row for each image
-        with a box: `image` (index), `patient`, and ``<maps>_<score>``.
+        draws: Bootstrap samples, at least 1000.
+        seed: Of the samples.
 
     Raises:
-        DataError: Lengths differ, or no image has a box.
+        DataError: Lengths differ, no image has a box, or too few draws.
     """
     _check(maps, boxes)
     boxed = np.array([len(found) > 0 for found in boxes], dtype=np.bool_)
     if not boxed.any():
         raise DataError("expected images with boxes, got none; choose more images or a part that has some")
     shape = maps.shape[1:]
-    candidates: Mapping[str, Maps] = {
-        "map": maps,
-        "centre": np.broadcast_to(centre_prior(shape), maps.shape),
-        "others": place_prior(boxes, patients, shape),
-    }
-    rows = pd.DataFrame({"image": np.flatnonzero(boxed), "patient": np.asarray(patients)[boxed]})
-    drawn = [found for found in boxes if len(found)]
-    scores = {}
-    for name, candidate in candidates.items():
-        table = score_maps(candidate[boxed], drawn)
-        rows = rows.join(table[list(SCORES)].add_prefix(f"{name}_"))
-        means = {str(score): float(value) for score, value in table.mean().items()}
-        scores[name] = {**means, "average_precision": _detect(candidate, boxes, probs)}
-    return scores, rows
+    prior = np.broadcast_to(centre_prior(shape), maps.shape)
+    candidates = dict(zip(CANDIDATES, (maps, prior, place_prior(boxes, patients, shape)), strict=True))
+    drawn, shown = [found for found in boxes if len(found)], np.asarray(patients)
+    tables = {name: score_maps(candidate[boxed], drawn) for name, candidate in candidates.items()}
+    detections = {name: _detect(candidate, boxes, probs) for name, candidate in candidates.items()}
+    found = _mean_intervals(tables, shown[boxed], draws, seed)
+    found |= _precision_intervals(detections, shown, boxed, draws, seed)
+    rows = pd.DataFrame({"image": np.flatnonzero(boxed), "patient": shown[boxed]})
+    rows = rows.join([table[list(SCORES)].add_prefix(f"{name}_") for name, table in tables.items()])
+    named = (*SCORES, PRECISION)
+    return Localisation(
+        {name: {score: found[f"{name} {score}"] for score in named} for name in candidates},
+        {name: {score: found[f"map - {name} {score}"] for score in named} for name in candidates if name != "map"},
+        float(tables["map"]["boxed"].mean()),
+        rows,
+    )
 
 
-def _detect(maps: Maps, boxes: Sequence[Boxes], probs: npt.NDArray[np.float64]) -> float:
+def _mean_intervals(
+    tables: Mapping[str, pd.DataFrame], patients: npt.NDArray[Any], draws: int, seed: int
+) -> dict[str, Interval]:
+    """``<maps> <score>`` and ``map - <maps> <score>`` -> mean over the images with boxes."""
+    values = {name: table[list(SCORES)].to_numpy() for name, table in tables.items()}
+
+    def measure(rows: IntArray) -> Scores:
+        return {name: dict(zip(SCORES, one[rows].mean(axis=0), strict=True)) for name, one in values.items()}
+
+    found = _bootstrap(measure, patients, len(set(patients)), draws, seed)
+    for name, table in tables.items():
+        hits, groups = int(table["pointing"].sum()), number_groups(patients, len(table))
+        if hits in (0, len(table)):
+            found[f"{name} pointing"] = proportion_interval(hits, groups, np.zeros(0))
+    return found
+
+
+def _precision_intervals(
+    detections: Mapping[str, Detections], patients: npt.NDArray[Any], boxed: Mask, draws: int, seed: int
+) -> dict[str, Interval]:
+    """The same of the average precision over all images, behind which stand the patients who have a box."""
+
+    def measure(rows: IntArray) -> Scores:
+        times = np.bincount(rows, minlength=len(patients))
+        return {name: {PRECISION: average_precision(one, times)} for name, one in detections.items()}
+
+    return _bootstrap(measure, patients, len(set(patients[boxed])), draws, seed)
+
+
+def _bootstrap(
+    measure: Callable[[IntArray], Scores], patients: npt.NDArray[Any], behind: int, draws: int, seed: int
+) -> dict[str, Interval]:
+    def statistic(rows: IntArray) -> dict[str, float]:
+        scores = measure(rows)
+        named = {f"{name} {score}": float(value) for name, own in scores.items() for score, value in own.items()}
+        own = scores.pop("map")
+        gains = {
+            f"map - {name} {score}": own[score] - value for name, one in scores.items() for score, value in one.items()
+        }
+        return named | gains
+
+    limits = {f"{name} {score}": (0.0, 1.0) for name in CANDIDATES for score in (*SCORES, PRECISION)}
+    return bootstrap_statistic(statistic, patients, limits, draws, seed, behind=behind)
+
+
+def _detect(maps: Maps, boxes: Sequence[Boxes], probs: npt.NDArray[np.float64]) -> Detections:
     found, peaks = zip(*(find_boxes(one) for one in maps), strict=True)
-    return average_precision(boxes, found, [peak * prob for peak, prob in zip(peaks, probs, strict=True)])
+    return match_boxes(boxes, found, [peak * prob for peak, prob in zip(peaks, probs, strict=True)])
 
 
 def _pairs(maps: Maps, boxes: Sequence[Boxes]) -> "zip[tuple[Maps, Boxes]]":

@@ -8,12 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score
 
 from cxr.errors import DataError
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray, check_indices, check_probs
 
 PER_CLASS = ("precision", "recall", "f1", "specificity", "auroc", "average_precision")
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 
 def classification_metrics(target: ArrayLike, probs: ArrayLike, class_names: list[str]) -> dict[str, float]:
@@ -44,7 +41,7 @@ def classification_metrics(target: ArrayLike, probs: ArrayLike, class_names: lis
     Raises:
         DataError: Shapes or values do not fit.
     """
-    target, probs = check_scores(target, probs, len(class_names))
+    target, probs = check_probs(target, probs, len(class_names))
     classes = range(len(class_names))
     named = name_metrics(
         confusion_counts(target, probs.argmax(axis=1), len(class_names)),
@@ -72,7 +69,7 @@ def name_metrics(
     per_class = _per_class(counts) | {"auroc": auroc, "average_precision": average_precision}
     metrics = {
         "accuracy": _right(counts) / counts.sum(axis=(-2, -1)),
-        "balanced_accuracy": _mean(per_class["recall"]),
+        "balanced_accuracy": mean_of_known(per_class["recall"]),
         "f1_macro": per_class["f1"].mean(axis=-1),
         "f1_micro": _right(counts) / counts.sum(axis=(-2, -1)),
         "precision_macro": per_class["precision"].mean(axis=-1),
@@ -137,9 +134,9 @@ def study_map(target: ArrayLike, probs: ArrayLike, class_names: list[str]) -> fl
     Raises:
         DataError: Shapes or values do not fit.
     """
-    target, probs = check_scores(target, probs, len(class_names))
+    target, probs = check_probs(target, probs, len(class_names))
     each = [_interpolated_precision(target == k, probs[:, k]) for k in range(len(class_names))]
-    return float(_mean(np.array(each)))
+    return float(mean_of_known(np.array(each)))
 
 
 def confusion_counts(target: ArrayLike, preds: ArrayLike, num_classes: int) -> IntArray:
@@ -156,26 +153,10 @@ def confusion_counts(target: ArrayLike, preds: ArrayLike, num_classes: int) -> I
     Raises:
         DataError: An index outside [0, K), or lengths that differ.
     """
-    target, preds = _class_indices(target, num_classes, "target"), _class_indices(preds, num_classes, "preds")
+    target, preds = check_indices(target, num_classes, "targets"), check_indices(preds, num_classes, "predictions")
     if len(target) != len(preds):
         raise DataError(f"expected one prediction per target, got {len(preds)} for {len(target)}; pass matching rows")
     return np.asarray(confusion_matrix(target, preds, labels=range(num_classes)), dtype=np.int64)
-
-
-def check_scores(target: ArrayLike, probs: ArrayLike, num_classes: int) -> tuple[IntArray, FloatArray]:
-    """Targets (N,) int64 and probabilities (N, K) float64 that fit each other; DataError if they do not."""
-    target, probs = _class_indices(target, num_classes, "target"), np.asarray(probs, dtype=np.float64)
-    if num_classes < 2:
-        raise DataError(f"expected at least 2 class names, got {num_classes}; name every class the model knows")
-    if len(target) == 0:
-        raise DataError("expected at least one prediction, got none; evaluate a part of the split that has rows")
-    if probs.shape != (len(target), num_classes):
-        wanted = (len(target), num_classes)
-        raise DataError(f"expected probabilities of shape {wanted}, got {probs.shape}; give one column per class name")
-    if not np.isfinite(probs).all():
-        bad = int((~np.isfinite(probs)).any(axis=1).sum())
-        raise DataError(f"expected finite probabilities, got NaN or infinity in {bad} rows; look for a diverged run")
-    return target, probs
 
 
 def check_metric_names(names: Collection[str], class_names: list[str]) -> None:
@@ -239,10 +220,10 @@ def _right(counts: IntArray | FloatArray) -> FloatArray:
 
 
 def _headline(values: FloatArray) -> FloatArray:
-    return values[..., 1] if values.shape[-1] == 2 else _mean(values)
+    return values[..., 1] if values.shape[-1] == 2 else mean_of_known(values)
 
 
-def _mean(values: FloatArray) -> FloatArray:
+def mean_of_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is known; nan where nothing is."""
     known = ~np.isnan(values)
     return _share(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
@@ -252,14 +233,3 @@ def _share(part: ArrayLike, whole: ArrayLike, nothing: float = np.nan) -> FloatA
     """part / whole, and `nothing` where whole is 0."""
     part, whole = np.asarray(part), np.asarray(whole)
     return np.divide(part, whole, out=np.full(whole.shape, nothing), where=whole > 0)
-
-
-def _class_indices(values: ArrayLike, num_classes: int, name: str) -> IntArray:
-    indices = np.asarray(values)
-    whole = np.issubdtype(indices.dtype, np.integer) or indices.size == 0
-    if indices.ndim != 1 or not whole or (indices.size and (indices.min() < 0 or indices.max() >= num_classes)):
-        seen = np.unique(indices)[:10].tolist()
-        raise DataError(
-            f"expected {name} to be class indices from 0 to {num_classes - 1}, got {seen}; use the class order"
-        )
-    return indices.astype(np.int64)

@@ -86,7 +86,7 @@ def check_predictions(predictions: pd.DataFrame, class_names: list[str]) -> None
     """
     _check_class_names(class_names, sum(_is_score(name, "prob") for name in predictions))
     num_classes = len(class_names)
-    scores = _score_names("logit", num_classes) + _score_names("prob", num_classes)
+    scores = _score_names("prob", num_classes) + _score_names("logit", num_classes)
     missing = [name for name in (*IDENTITY, *scores) if name not in predictions]
     if missing:
         raise DataError(f"expected a predictions table with the columns {missing}, got none of these; add them")
@@ -103,6 +103,13 @@ def check_predictions(predictions: pd.DataFrame, class_names: list[str]) -> None
     _check_rows(predictions, valid, "probabilities from 0 that sum to 1", "give the outputs of a softmax")
     once = ~predictions.duplicated(["run", "fold", "sample_id"]).to_numpy()
     _check_rows(predictions, once, "each sample once in a run and fold", "drop the repeats or name the runs apart")
+
+
+def has_studies(predictions: pd.DataFrame) -> bool:
+    """Whether there is a study of several images, and `aggregate_by_study` takes all of them: no study is divided."""
+    studies = predictions.dropna(subset=["study_id"]).groupby(["run", "fold", "split", "study_id"], dropna=False)
+    alike = (studies[["target", "patient_id"]].nunique() <= 1).all(axis=None)
+    return bool((studies.size() > 1).any() and alike)
 
 
 def aggregate_by_study(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -180,14 +187,19 @@ def read_cells(path: Path) -> pd.DataFrame:
     """The cells of a CSV table, ids as text, no column asked for.
 
     Raises:
-        DataError: The file is missing or no CSV table.
+        DataError: The file is missing or no CSV table, or two columns have one name.
     """
     try:
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
         table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise DataError(f"expected a predictions table at {path}, got no such file; give its path") from None
     except (ValueError, OSError) as error:
         raise DataError(f"expected a CSV table in {path}, got {_one_line(error)}; export it again in UTF-8") from error
+    if len(header) == 1 and re.search(r"[;\t]", header[0]):
+        raise DataError(f"expected columns divided by commas in {path}, got {header[0][:80]!r}; export it again so")
+    if twice := sorted(set(header[header.duplicated() & (header != "")])):
+        raise DataError(f"expected different columns in {path}, got {twice} more than once; name each once")
     return unguard_formulas(table)
 
 

@@ -13,7 +13,7 @@ from cxr.data.samples import PARTS, require_every_class, target_names
 from cxr.data.splits import groups_of, make_split
 from cxr.errors import ConfigError
 from cxr.evaluation.metrics import classification_metrics
-from cxr.evaluation.predictions import aggregate_by_study, read_predictions, write_predictions
+from cxr.evaluation.predictions import aggregate_by_study, has_studies, read_predictions, write_predictions
 from cxr.evaluation.report.collect import Options, target_and_probs
 from cxr.evaluation.report.material import Material, Question
 from cxr.evaluation.report.page import write_report
@@ -137,7 +137,7 @@ def pooled_metrics(predictions: pd.DataFrame, class_names: list[str], part: str)
         ``<part>/<metric>`` and maybe ``<part>_study/<metric>``, as in a run.
     """
     metrics = _metrics(predictions, class_names, part)
-    if predictions.dropna(subset="study_id").duplicated(["run", "study_id"]).any():
+    if has_studies(predictions):
         metrics |= _metrics(aggregate_by_study(predictions), class_names, f"{part}_study")
     return metrics
 

@@ -89,6 +89,22 @@ class PlanFolder:
         """The split of a run."""
         return self.root / "splits" / f"{name}.csv"
 
+    def kind(self) -> str:
+        """Which plan it is, as in ``plan=cv``.
+
+        Raises:
+            DataError: The record is damaged.
+        """
+        return str(self._read()["config"]["plan"]["name"])
+
+    def run_names(self) -> list[str]:
+        """The names of all runs, in their order.
+
+        Raises:
+            DataError: The record is damaged.
+        """
+        return list(self._read()["data"])
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out.

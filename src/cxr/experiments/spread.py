@@ -11,6 +11,7 @@ import pandas as pd
 from rich.table import Table
 from scipy import stats
 
+from cxr.evaluation.statistics.bootstrap import metric_range
 from cxr.experiments.sweep_records import replace_file
 from cxr.training.summary import HEADLINES
 
@@ -73,7 +74,7 @@ def summarize(metrics: Mapping[str, Mapping[str, float | None]], overlap: float,
         for run, values in metrics.items()
     }
     table = pd.DataFrame.from_dict(tested, orient="index").astype(np.float64)
-    rows = {str(name): spread(column.to_numpy(), overlap) for name, column in table.items()}
+    rows = {str(name): _within_range(str(name), spread(column.to_numpy(), overlap)) for name, column in table.items()}
     return Summary(table, pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)), tuple(notes))
 
 
@@ -99,6 +100,12 @@ def spread(values: np.ndarray, overlap: float) -> dict[str, float]:
     }
 
 
+def _within_range(name: str, told: dict[str, float]) -> dict[str, float]:
+    """The interval cut off at the ends of what the metric can be, which few runs would otherwise leave."""
+    least, most = metric_range(name.partition("/")[2])
+    return told | {"low": max(told["low"], least), "high": min(told["high"], most)}
+
+
 def t_interval(values: np.ndarray, overlap: float) -> tuple[float, float]:
     """95% interval of the mean of runs by Student's t, the variance corrected for training data that runs share.
 
@@ -112,9 +119,9 @@ def t_interval(values: np.ndarray, overlap: float) -> tuple[float, float]:
             folds; 0 for runs that differ by chance alone.
 
     Returns:
-        (low, high), NaN for fewer than two values.
+        (low, high), NaN for fewer than two values, and for equal ones, which do not tell how far they could lie apart.
     """
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) == 0:
         return np.nan, np.nan
     width = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1)
     width *= math.sqrt(1 / len(values) + overlap)

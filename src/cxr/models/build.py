@@ -14,12 +14,14 @@ from cxr.errors import ConfigError
 from cxr.models.arguments import check_arguments, check_positive
 from cxr.models.custom_cnn import build_custom_cnn
 from cxr.models.head import Classifier
+from cxr.models.rad_dino import build_rad_dino
 from cxr.models.timm_nets import build_timm
 from cxr.models.torchvision_nets import build_torchvision_densenet
 from cxr.models.xrv import build_xrv_densenet121
 
 BUILDERS: dict[str, Callable[..., Classifier]] = {
     "custom_cnn": build_custom_cnn,
+    "rad_dino": build_rad_dino,
     "timm": build_timm,
     "torchvision_densenet": build_torchvision_densenet,
     "xrv_densenet121": build_xrv_densenet121,

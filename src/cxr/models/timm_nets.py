@@ -19,7 +19,7 @@ from cxr.models.head import Classifier, make_configured_head, normalized_contrac
 from cxr.models.weights import State, read_state
 
 REMEDY = "name its place by net.weights_path=..., or start from random weights by net.pretrained=false"
-STRIDE = 32  # of the last feature map of the hybrid nets
+STRIDE = 32  # of the last feature map of the hybrid nets, whose sizes are therefore multiples of it
 
 
 def build_timm(
@@ -47,7 +47,8 @@ def build_timm(
         in_channels: 3, or 1: timm then sums the kernels of the first layer over the colours, and the contract has the
             averaged mean and std.
         img_size: Side or (height, width) of the images, for architectures whose parameters depend on it (position
-            embeddings are interpolated); the others take any size. None is the size the architecture was made for.
+            embeddings are interpolated, hybrid nets take multiples of 32); the others take any size. None is the size
+            the architecture was made for.
         drop_rate: Dropout before the head, in [0, 1); None leaves the architecture's own.
         drop_path_rate: Stochastic depth, in [0, 1); None leaves the architecture's own.
         head: hidden, activation and dropout of `make_head`; None for a single linear layer.
@@ -65,17 +66,19 @@ def build_timm(
     options: dict[str, Any] = {name: checked_rate(name, rate) for name, rate in rates.items() if rate is not None}
     options["in_chans"] = in_channels
     described = _describe(architecture)
-    asked, size = None if img_size is None else _pair(img_size), None
+    asked, size = None if img_size is None else checked_pair(img_size), None
     if described.fixed_input_size:
         size = described.input_size[1:] if asked is None else asked
         if size != described.input_size[1:]:
-            options["img_size"] = _find_img_size(architecture, options, size)
+            _check_size(architecture, options, size)
+            options["img_size"] = size
     if pretrained:
         backbone = _create_pretrained(architecture, described, path, options)
         contract = normalized_contract(in_channels, described.mean, described.std, size)
     else:
         backbone = _create(architecture, num_classes=0, **options)
         contract = InputContract(channels=in_channels, size=size)
+    _leave_out_dense_layers(backbone)
     return Classifier(backbone, make_configured_head(_feature_count(backbone), num_classes, head), contract)
 
 
@@ -104,12 +107,22 @@ def _create(architecture: str, **options: Any) -> nn.Module:
     return net
 
 
+def _leave_out_dense_layers(backbone: Any) -> None:
+    """Take the two dense layers of VGG away: 120 of its 138 million parameters, which pooled features do not need."""
+    from timm.models import VGG
+
+    if isinstance(backbone, VGG):
+        backbone.pre_logits = nn.Identity()
+        backbone.head_hidden_size = backbone.num_features
+
+
 def _feature_count(backbone: Any) -> int:
     """Width of the pooled features; some backbones have a dense layer between pooling and classifier."""
     return int(getattr(backbone, "head_hidden_size", backbone.num_features))
 
 
-def _pair(img_size: int | Sequence[int]) -> tuple[int, int]:
+def checked_pair(img_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width); ConfigError for what is neither a side nor a pair of them."""
     pair = (img_size, img_size) if isinstance(img_size, int) else img_size
     if not (isinstance(pair, Sequence) and len(pair) == 2 and all(type(side) is int and side > 0 for side in pair)):
         raise ConfigError(
@@ -118,24 +131,29 @@ def _pair(img_size: int | Sequence[int]) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _find_img_size(architecture: str, options: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
-    """Find the size to build an architecture with so that it takes images of `size`.
-
-    Hybrid nets drop the border that does not fill a whole cell, so they are built for the multiple of 32 below.
-    """
-    below = (size[0] // STRIDE * STRIDE, size[1] // STRIDE * STRIDE)
-    images = torch.zeros(1, options["in_chans"], *size)
-    for candidate in dict.fromkeys((size, below)):
-        try:
-            with torch.no_grad():
-                _create(architecture, num_classes=0, img_size=candidate, **options).eval()(images)
-        except (RuntimeError, ValueError, AssertionError):
-            continue
-        return candidate
+def _check_size(architecture: str, options: Mapping[str, Any], size: tuple[int, int]) -> None:
+    """Raise ConfigError unless an architecture that is made for one size can be made for `size`; name what is near."""
+    if _takes(architecture, options, size):
+        return
+    below = tuple(max(STRIDE, side // STRIDE * STRIDE) for side in size)
+    above = tuple(-(-side // STRIDE) * STRIDE for side in size)
+    near = [list(pair) for pair in dict.fromkeys((below, above)) if _takes(architecture, options, pair)]
+    hint = f"choose preprocess.size={' or '.join(map(str, near))}, or " if near else "choose "
     raise ConfigError(
         f"expected a size that {architecture} can take, got {size[0]}x{size[1]}; "
-        "choose a multiple of 32, or net.img_size=null with the size it was made for"
+        f"{hint}net.img_size=null with the size it was made for"
     )
+
+
+def _takes(architecture: str, options: Mapping[str, Any], size: tuple[int, ...]) -> bool:
+    """Whether an architecture made for `size` takes images of it, tried without memory for weights."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            net = _create(architecture, num_classes=0, img_size=size, **options).eval()
+            net(torch.zeros(1, options["in_chans"], *size))
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    return True
 
 
 def _create_pretrained(architecture: str, described: Any, path: Path | None, options: Mapping[str, Any]) -> nn.Module:

@@ -17,7 +17,7 @@ from cxr.data.samples import label_array, require_every_class, target_names
 from cxr.errors import ConfigError, require_extra
 from cxr.evaluation.operating_point import parse_rule
 from cxr.imaging.preprocess import Preprocess
-from cxr.models.build import build_net
+from cxr.models.head import Classifier
 from cxr.training.building import build, plain
 from cxr.training.callbacks.checkpoint import AtomicCheckpointIO
 from cxr.training.config_rules import check_config
@@ -27,6 +27,7 @@ from cxr.training.module import ClassificationTask
 from cxr.training.resume import check_checkpoint, check_same_data, check_same_recipe
 from cxr.training.run_folder import RunFolder, file_name
 from cxr.training.sources import build_cohort, open_dataset, open_images
+from cxr.training.starting_net import build_starting_net, build_tuning, check_devices
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def assemble(config: DictConfig) -> Experiment:
     check_multilabel(config, multilabel)
     check_file_names(target_names(dataset.samples))
     net_config = plain(config.net)
-    net = build_net(num_classes=len(dataset.class_names), **net_config)
+    net = build_starting_net(config, dataset.class_names)
     preprocess = net.input_contract.complete(Preprocess.from_dict(plain(config.preprocess)))
     net.input_contract.check(preprocess, net_config["name"])
     if config.compile:
@@ -97,10 +98,12 @@ def assemble(config: DictConfig) -> Experiment:
         cohort.samples, images, preprocess, AffineAugment(**plain(config.augment), seed=config.seed),
         config.sampler.mode, config.data.batch_size, config.data.num_workers, config.seed,
     )  # fmt: skip
-    return Experiment(config, cohort, preprocess, net_config, task, datamodule, build_trainer(config, loggers))
+    trainer = build_trainer(config, loggers)
+    check_devices(config, trainer.world_size)
+    return Experiment(config, cohort, preprocess, net_config, task, datamodule, trainer)
 
 
-def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> ClassificationTask:
+def build_task(config: DictConfig, net: Classifier, cohort: Cohort) -> ClassificationTask:
     """The LightningModule, its loss weighted by the training part."""
     labels = torch.from_numpy(label_array(cohort.samples[cohort.samples["split"] == "train"]))
     if labels.ndim == 1:
@@ -112,7 +115,7 @@ def build_task(config: DictConfig, net: torch.nn.Module, cohort: Cohort) -> Clas
     return ClassificationTask(
         net, cohort.class_names, build(config.loss, "loss")(counts=counts), optimizer,
         None if config.scheduler._target_ is None else build(config.scheduler, "scheduler"),
-        config.monitor.metric, config.seed, config.channels_last,
+        config.monitor.metric, config.seed, config.channels_last, build_tuning(config, net),
     )  # fmt: skip
 
 

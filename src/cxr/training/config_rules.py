@@ -40,6 +40,7 @@ def is_number(value: Any) -> bool:
 
 SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
 TEXT = Rule("a text", lambda value: isinstance(value, str))
+RATIO = Rule("a number above 0 and up to 1", lambda value: is_number(value) and 0 < value <= 1)
 POSITIVE = Rule("a number > 0", lambda value: is_number(value) and value > 0)
 FRACTIONS = Rule(
     "three numbers such as [0.7, 0.1, 0.2]",
@@ -69,6 +70,11 @@ RULES = {
     "data.fractions": FRACTIONS,
     "data.classes": optional(MAPPING),
     "data.one_class": optional(TEXT),
+    "transfer.init_from": optional(TEXT),
+    "transfer.pretrained_upto": optional(TEXT),
+    "transfer.freeze_upto": optional(TEXT),
+    "transfer.unfreeze_every": optional(whole(1)),
+    "transfer.layer_decay": optional(RATIO),
     "optimizer.lr": POSITIVE,
     "trainer.max_epochs": whole(1),
     "trainer.min_epochs": optional(whole(1)),

@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cxr.errors import TrainingError
+from cxr.models.head import Classifier
+from cxr.models.transfer import Tuning, make_tuning
 from cxr.training.metrics import EpochOutputs, count_right, epoch_metrics
 
 Batch = dict[str, Tensor]
@@ -28,7 +30,7 @@ class ClassificationTask(pl.LightningModule):
     After a validation or test epoch `outputs_of(part).compute()` still holds its logits, until the next one begins.
 
     Args:
-        net: (B, C, H, W) -> logits (B, K).
+        net: Backbone and head: (B, C, H, W) -> logits (B, K).
         class_names: The K names in order.
         loss: (logits, target) -> scalar.
         optimizer: parameters -> optimiser.
@@ -36,11 +38,12 @@ class ClassificationTask(pl.LightningModule):
         monitor: Metric that a plateau schedule follows, for example ``val/auroc``.
         seed: The run's seed.
         channels_last: Keep weights and images in channels-last memory format.
+        tuning: Which layers learn, when and how fast; None: all that require a gradient, always, at one rate.
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Classifier,
         class_names: list[str],
         loss: nn.Module,
         optimizer: Callable[[Any], Optimizer],
@@ -48,8 +51,10 @@ class ClassificationTask(pl.LightningModule):
         monitor: str,
         seed: int,
         channels_last: bool,
+        tuning: Tuning | None = None,
     ) -> None:
         super().__init__()
+        self.tuning = make_tuning(net) if tuning is None else tuning
         self.net = net.to(memory_format=torch.channels_last) if channels_last else net
         self.class_names = class_names
         self.loss = loss
@@ -68,8 +73,19 @@ class ClassificationTask(pl.LightningModule):
             image = image.contiguous(memory_format=torch.channels_last)
         return self.net(image)
 
+    def train(self, mode: bool = True) -> "ClassificationTask":
+        """Training or evaluation mode; layers that do not learn in this epoch stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            self.tuning.apply(self.net, self.current_epoch)
+        return self
+
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's random numbers (dropout) from (seed, epoch), so that a resumed run draws the same."""
+        """Let the layers of this epoch learn, and start its random numbers (dropout) from (seed, epoch).
+
+        Both follow from the epoch alone, so that a resumed run does the same.
+        """
+        self.train()
         torch.manual_seed(
             int(np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank]).generate_state(1)[0])
         )
@@ -134,7 +150,9 @@ class ClassificationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule stepped once per update (a plateau: once per validation)."""
-        optimizer = self.make_optimizer([p for p in self.net.parameters() if p.requires_grad])
+        optimizer = self.make_optimizer(self.tuning.groups(self.net))
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)
         if self.make_scheduler is None:
             return optimizer
         schedule = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))

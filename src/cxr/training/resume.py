@@ -11,7 +11,8 @@ from cxr.training.config_rules import flatten, lies_in
 from cxr.training.run_folder import RunFolder
 
 FIXED = (
-    "seed", "monitor", "hash_ids", "preprocess", "net", "augment", "sampler", "loss", "optimizer", "scheduler",
+    "seed", "monitor", "hash_ids", "preprocess", "net", "transfer", "augment", "sampler", "loss", "optimizer",
+    "scheduler",
     "data.classes", "data.limit", "data.view_filter", "data.batch_size",
     "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val",
 )  # fmt: skip

@@ -21,7 +21,7 @@ from rich.logging import RichHandler
 from cxr.data.splits import SPLIT_FILE
 from cxr.errors import DataError
 from cxr.evaluation.metrics import classification_metrics
-from cxr.evaluation.predictions import aggregate_by_study, write_predictions
+from cxr.evaluation.predictions import aggregate_by_study, has_studies, write_predictions
 from cxr.evaluation.report.collect import target_and_probs
 from cxr.evaluation.report.material import BASELINES
 from cxr.training.summary import HEADLINES
@@ -156,7 +156,7 @@ class RunFolder:
     def write_evaluation(
         self, predictions: pd.DataFrame, class_names: list[str], part: str, target: str = ""
     ) -> dict[str, float]:
-        """Predictions and metrics of one part; per study as well where a study has several images.
+        """Predictions and metrics of one part; per study as well where a study has several images of one label.
 
         Args:
             predictions: The predictions table.
@@ -170,7 +170,7 @@ class RunFolder:
         """
         name = f"{part}_{file_name(target)}" if target else part
         metrics = self._write_table(predictions, class_names, name)
-        if predictions["study_id"].dropna().duplicated().any():
+        if has_studies(predictions):
             metrics |= self._write_table(aggregate_by_study(predictions), class_names, f"{name}_study")
         return metrics
 

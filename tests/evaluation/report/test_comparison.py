@@ -32,6 +32,8 @@ def test_markdown_csv_and_page_tell_the_same(comparison, costs, tmp_path):
     table = pd.read_csv(tmp_path / "comparison.csv")
     page, text = (tmp_path / "comparison.html").read_text(), (tmp_path / "comparison.md").read_text()
     assert len(table) == 3 * len(METRICS)
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert page.count('src="data:image/png;base64,') == 1
     for row in table.itertuples():
         value = f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
         assert value in page
@@ -47,6 +49,14 @@ def test_names_break_neither_markdown_nor_the_page(comparison, tmp_path):
     rows = [line for line in (tmp_path / "comparison.md").read_text().splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
     assert "What they cost" not in (tmp_path / "comparison.html").read_text()
+
+
+def test_no_cell_starts_a_formula(tmp_path):
+    tables = {
+        name: (make_part("test", 80, strength=strength), NAMES) for name, strength in {"=1+1": 2, "@other": 1}.items()
+    }
+    write_comparison(Compared(compare(tables, METRICS), pd.DataFrame()), tmp_path)
+    assert set(pd.read_csv(tmp_path / "comparison.csv")["recipe"]) == {"'=1+1", "'@other"}
 
 
 def test_the_reference_has_no_difference(comparison, costs):

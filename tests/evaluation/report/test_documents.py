@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -44,9 +45,47 @@ def test_claim_has_its_44_items_in_order():
     assert [number for _, listed in CLAIM for number, _ in listed] == list(range(1, 45))
 
 
+@pytest.mark.parametrize(
+    ("net", "told"),
+    [
+        (
+            {"architecture": "densenet121", "pretrained": True, "weights_path": "/home/me"},
+            "pretrained weights: densenet121",
+        ),
+        ({"architecture": "densenet121", "pretrained": False}, "random weights by the seed"),
+        ({"weights": "rsna"}, "pretrained weights: rsna"),
+        ({"weights": None}, "random weights by the seed"),
+    ],
+)
+def test_initial_weights_are_told(net, told, facts):
+    config = {**facts.config, "net": {"name": "a net", **net}}
+    assert items(make_claim(replace(facts, config=config)))["24. Initial parameters"] == told
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"leaks": {"pairs": {}}}, "made by the seed 7, .* and near copies of a film are never divided there"),
+        ({}, "made by the seed 7, .* studies and equal files are never divided there"),
+        ({"official_parts": ["test"]}, "test given by the dataset, the rest made by the seed 7"),
+        ({"from_split_file": True, "leaks": {"pairs": {}}}, "what they share was looked for by the leak gate"),
+        ({"from_split_file": True}, "what they share was not looked for, since the leak gate was off"),
+    ],
+    ids=["gate", "no gate", "official", "file", "file, no gate"],
+)
+def test_the_division_is_told_as_it_was_made(data, told, facts):
+    text = items(make_claim(replace(facts, data={**facts.data, **data})))["19. How they were made"]
+    assert re.search(told, text)
+
+
+def test_a_table_from_elsewhere_claims_nothing_of_its_source(nothing):
+    assert items(make_claim(nothing))["32. Internal data"] is None
+
+
 def test_what_the_run_knows_is_filled_in(facts):
     claim = items(make_claim(facts))
     assert claim["24. Initial parameters"] == "random weights by the seed"
+    assert "same source" in claim["32. Internal data"]
     assert claim["25. Details"].startswith(
         "AdamW, schedule none, loss make_cross_entropy, batches of 16, at most 3 epochs, seed 7"
     )

@@ -2,20 +2,27 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from cxr.errors import ConfigError, DataError
+from cxr.evaluation.calibration import calibration_metrics
+from cxr.evaluation.explain_page import write_page
 from cxr.evaluation.metrics import classification_metrics
+from cxr.evaluation.operating_point import Youden, choose_operating_point, count_calls, predictive_values
 from cxr.evaluation.predictions import read_predictions, write_predictions
-from cxr.evaluation.report.collect import Options, collect, target_and_probs
+from cxr.evaluation.report.collect import Options, choose_points, collect, rule_of, target_and_probs
+from cxr.evaluation.report.figures import LONGEST_NAME, shorten_names
 from cxr.evaluation.report.material import read_run, read_tables
 from cxr.evaluation.report.page import write_report
 
+from ..test_explain_page import FACTS, LOCALISATION, SANITY
 from .conftest import NAMES, make_part, write_run
 
 LOADS = re.compile(r"(?:src|href|action|data|poster|srcset)\s*=\s*[\"']?([^\"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)")
@@ -98,6 +105,33 @@ def test_predictive_values_at_a_prevalence(run):
     sensitivity, specificity = point["sensitivity"]["value"], point["specificity"]["value"]
     expected = sensitivity * 0.01 / (sensitivity * 0.01 + (1 - specificity) * 0.99)
     assert point["ppv"]["value"] == pytest.approx(expected)
+    assert point["ppv"]["low"] < expected < point["ppv"]["high"]
+
+
+def test_predictive_values_where_one_class_is_absent(tables):
+    table, _ = read_predictions(tables["test"])
+    write_predictions(table[table["target"] == 1], NAMES, tables["test"])
+    report = collect(read_tables(tables["test"], tables["val"], None, None), Options(prevalence=0.1))
+    (point,) = [point for point in report["questions"][0]["operating_points"] if point["chosen"]]
+    assert point["ppv"]["value"] is None
+    assert point["sensitivity"]["value"] is not None
+
+
+def test_intervals_of_abstention_take_patients_as_a_whole(tables):
+    found = {}
+    for groups in ("pairs", "alone"):
+        table, _ = read_predictions(tables["test"])
+        copies = [table.assign(sample_id=table["sample_id"] + f"-{copy}") for copy in range(4)]
+        doubled = pd.concat(copies, ignore_index=True)
+        if groups == "alone":
+            doubled = doubled.assign(patient_id=doubled["sample_id"], study_id=doubled["sample_id"])
+        write_predictions(doubled, NAMES, tables["test"])
+        report = collect(read_tables(tables["test"], tables["val"], None, None), Options())
+        found[groups] = report["questions"][0]["parts"][-1]["selective"]["coverage"]
+        write_predictions(table, NAMES, tables["test"])
+    assert found["pairs"]["value"] == found["alone"]["value"]
+    widths = {name: interval["high"] - interval["low"] for name, interval in found.items()}
+    assert widths["pairs"] > 1.5 * widths["alone"]
 
 
 def test_groups_and_openings_are_shown(page):
@@ -118,6 +152,17 @@ def test_pictures_are_shown_by_kind(run):
     assert gallery.index("Most certain errors") < gallery.index("Most certain, and correct")
     assert "Most uncertain" not in gallery
     assert 'href="#gallery"' in page
+
+
+def test_explanations_have_their_section(run):
+    folder = run / "explain" / "test_gradcam"
+    folder.mkdir(parents=True)
+    write_page(folder, FACTS, [], LOCALISATION, SANITY)
+    page = write_report(read_run(run), run, Options()).read_text()
+    section = page[page.index('<section id="localisation">') : page.index('<section id="training">')]
+    assert 'href="#localisation"' in page
+    assert section.count("0.400 to 0.600") == 19
+    assert "&lt;depend&gt;" in section
 
 
 def test_names_are_escaped(run):
@@ -155,8 +200,44 @@ def test_three_classes(tmp_path):
         write_predictions(make_part(part, 90, names), names, tmp_path / f"{part}.csv")
     material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
     page = write_report(material, tmp_path / "out", Options()).read_text()
-    assert 'id="operating"' not in page
+    assert 'id="operating"' in page
+    assert 'alt="decision curve on test"' in page
     assert "means over the classes, each against the rest" in page
+    assert "sensitivity at the operating point" not in page
+
+
+@pytest.mark.parametrize("prevalence", [None, 0.05])
+def test_of_three_classes_each_has_its_operating_point(prevalence, tmp_path):
+    names = ["a", "b", "c"]
+    tables = {part: make_part(part, 90, names, seed=seed) for seed, part in enumerate(("val", "test"))}
+    for part, table in tables.items():
+        write_predictions(table, names, tmp_path / f"{part}.csv")
+    material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
+    rules = Options(rule="youden", prevalence=prevalence)
+    points = collect(material, rules)["questions"][0]["operating_points"]
+    assert [point["class"] for point in points if point["chosen"]] == names
+    for k, point in enumerate(point for point in points if point["chosen"]):
+        of_class = {part: (table["target"] == k, table[f"prob_{k}"]) for part, table in tables.items()}
+        threshold = choose_operating_point(*of_class["val"], Youden(), positive_class=names[k]).threshold
+        counts = count_calls(*of_class["test"], threshold)
+        values = (counts.ppv, counts.npv)
+        if prevalence is not None:
+            values = predictive_values(counts.sensitivity, counts.specificity, prevalence)
+        assert point["threshold"] == threshold
+        assert point["sensitivity"]["value"] == pytest.approx(counts.sensitivity)
+        assert point["specificity"]["value"] == pytest.approx(counts.specificity)
+        assert (point["ppv"]["value"], point["npv"]["value"]) == pytest.approx(values)
+        for share in (point[name] for name in ("ppv", "npv") if 0 < point[name]["value"] < 1):
+            assert share["low"] < share["value"] < share["high"]
+
+
+def test_a_class_that_validation_lacks_has_no_operating_point(tmp_path):
+    names = ["a", "b", "c"]
+    validation = make_part("val", 90, names)
+    write_predictions(validation[validation["target"] != 2], names, tmp_path / "val.csv")
+    write_predictions(make_part("test", 90, names), names, tmp_path / "test.csv")
+    material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
+    assert list(choose_points(material.questions[0], "youden")) == ["a", "b"]
 
 
 def test_several_targets_have_their_sections_each(run):
@@ -187,6 +268,89 @@ def test_a_separated_validation_is_not_calibrated(tmp_path):
     report = collect(read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None), Options())
     assert report["questions"][0]["temperature"] is None
     assert any("No temperature was fitted" in sentence for sentence in report["omitted"])
+    material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
+    page = write_report(material, tmp_path / "out", Options()).read_text()
+    assert "No validation table" not in page
+
+
+def test_what_is_not_defined_is_a_dash(tmp_path):
+    table = make_part("test", 40)
+    write_predictions(table[table["target"] == 1], NAMES, tmp_path / "test.csv")
+    page = write_report(read_tables(tmp_path / "test.csv", None, None, None), tmp_path / "out", Options()).read_text()
+    assert "–" in texts(page)
+    assert "nan" not in texts(page)
+
+
+def test_one_temperature_of_all_targets_is_that_of_the_run(run):
+    for path in run.glob("predictions_*"):
+        path.unlink()
+    for seed, target in enumerate(("effusion", "nodule")):
+        for part in ("val", "test"):
+            table = make_part(part, 80, ["no", target], seed=seed)
+            write_predictions(table, [f"no {target}", target], run / f"predictions_{part}_{target}.csv")
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"temperature": 1.5}))
+    report = collect(read_run(run), Options())
+    assert [question["temperature"] for question in report["questions"]] == [1.5, 1.5]
+
+
+def test_calibration_is_also_that_of_the_probabilities_in_the_table(tmp_path):
+    table = make_part("test", 80)
+    prob = table["prob_1"] ** 2
+    table = table.assign(prob_0=1 - prob, prob_1=prob)
+    write_predictions(table, NAMES, tmp_path / "test.csv")
+    report = collect(read_tables(tmp_path / "test.csv", None, None, None), Options())
+    (_, told) = report["questions"][0]["parts"][0]["calibration"]
+    expected = calibration_metrics(*target_and_probs(table), NAMES)
+    assert told == {"name": "as the table gives them"} | expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "bundled", "mark"),
+    [("youden", True, "kept"), ("sensitivity >= 0.9", True, "asked for"), ("youden", False, "asked for")],
+)
+def test_only_what_the_bundle_holds_is_kept(rule, bundled, mark, run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"operating_point": "youden"}))
+    material = read_run(run)
+    assert rule_of(material) == "youden"
+    bundle = {
+        "operating_point": {"rule": "youden"},
+        "extras": {},
+        "net": {"name": "custom_cnn"},
+        "preprocess": {
+            "channels": 1, "size": [8, 8], "aspect": "pad", "normalizer": "unit", "low": 0, "high": 1
+        },
+    }  # fmt: skip
+    material = replace(material, bundle=bundle, megabytes=1.0) if bundled else material
+    page = write_report(material, run, Options(rule=rule)).read_text()
+    assert re.findall(r'<span class="tag good">([^<]*)</span>', page) == [mark]
+
+
+@pytest.mark.parametrize(
+    ("ward", "why"), [("A", "holds one value only"), (None, "holds nothing")], ids=["one value", "nothing"]
+)
+def test_a_column_without_groups_is_told(ward, why, tmp_path):
+    write_predictions(make_part("test", 60).assign(ward=ward), NAMES, tmp_path / "test.csv")
+    report = collect(read_tables(tmp_path / "test.csv", None, None, None), Options(subgroups=["ward", "sex"]))
+    assert f"The column ward of test {why}: no groups by it." in report["omitted"]
+
+
+def test_studies_whose_images_differ_are_told_and_not_measured(tmp_path):
+    table = make_part("test", 60)
+    table.loc[0, "target"] = 1 - table.loc[0, "target"]
+    write_predictions(table, NAMES, tmp_path / "test.csv")
+    report = collect(read_tables(tmp_path / "test.csv", None, None, None), Options())
+    assert report["questions"][0]["parts"][0]["studies"] is None
+    assert "Images of one study differ in label or patient in test: nothing is told per study." in report["omitted"]
+
+
+def test_long_names_are_cut_and_stay_different():
+    names = ["short", "very " * 50 + "a", "very " * 50 + "b"]
+    short = shorten_names(names)
+    assert short[0] == "short"
+    assert len(set(short)) == 3
+    assert max(map(len, short)) <= LONGEST_NAME
 
 
 @pytest.mark.parametrize(

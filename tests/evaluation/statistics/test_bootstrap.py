@@ -4,15 +4,17 @@ from scipy.special import expit, logit
 from scipy.stats import t as student
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import classification_metrics
+from cxr.evaluation.metrics import classification_metrics, study_map
 from cxr.evaluation.statistics.bootstrap import (
     METHOD,
     bootstrap_metrics,
     bootstrap_statistic,
+    bootstrap_study_map,
     interval_of_draws,
     metric_range,
     patients_behind,
     resample_metrics,
+    resample_parts,
 )
 from cxr.evaluation.statistics.intervals import auroc_interval, exact_proportion
 
@@ -64,8 +66,8 @@ def test_draws_are_those_of_a_plain_loop():
 def test_parts_of_the_rows_are_drawn_with_the_same_patients():
     target, probs, groups = make_case(2)
     inside = np.arange(len(target)) < 60
-    own = resample_metrics(target, probs, groups, NAMES[:2], ["accuracy"], rows=inside)["accuracy"]
-    rest = resample_metrics(target, probs, groups, NAMES[:2], ["accuracy"], rows=~inside)["accuracy"]
+    found = resample_parts(target, probs, groups, NAMES[:2], ["accuracy"], [inside, ~inside])
+    own, rest = (draws["accuracy"] for draws in found)
     whole = resample_metrics(target, probs, groups, NAMES[:2], ["accuracy"])["accuracy"]
     assert ((np.minimum(own, rest) <= whole) & (whole <= np.maximum(own, rest))).all()
 
@@ -142,6 +144,11 @@ def test_a_class_without_a_case_does_not_count_as_the_smallest():
     assert patients_behind("f1_macro", np.array([0, 0, 1]), np.arange(3), NAMES[:3]) == 1
 
 
+def test_a_class_whose_name_ends_in_that_of_another():
+    target, names = np.array([0, 1, 1, 1, 2, 2, 2, 2, 2]), ["opacity", "left/opacity", "none"]
+    assert patients_behind("auroc/left/opacity", target, np.arange(9), names) == 3
+
+
 def test_any_statistic_of_rows_is_drawn_as_the_metrics_are():
     target, probs, groups = make_case(2)
     right = probs.argmax(axis=1) == target
@@ -154,6 +161,19 @@ def test_any_statistic_of_rows_is_drawn_as_the_metrics_are():
     expected = interval_of_draws(right.mean(), drawn, len(np.unique(groups)), (0, 1))
     assert (found["accuracy"].low, found["accuracy"].high) == pytest.approx((expected.low, expected.high))
     assert found["brier"].low < found["brier"].value < found["brier"].high
+
+
+def test_study_map_is_drawn_as_the_metrics_are():
+    target, probs, groups = make_case(3, rows=90, patients=40)
+    found = bootstrap_study_map(target, probs, groups, NAMES[:3])
+    plain = bootstrap_statistic(
+        lambda rows: {"study_map": study_map(target[rows], probs[rows], NAMES[:3])}, groups, {"study_map": (0, 1)}
+    )["study_map"]
+    assert found.value == plain.value == study_map(target, probs, NAMES[:3])
+    assert found.low < found.value < found.high
+    behind = patients_behind("study_map", target, groups, NAMES[:3])
+    assert behind < len(np.unique(groups))  # fewer patients than the plain statistic rests on: a little wider
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.02)
 
 
 def test_unknown_metrics_are_refused():

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.statistics.resampling import draw_weights
-from cxr.evaluation.statistics.weighted import WeightedMetrics, rank, weighted_areas
+from cxr.evaluation.statistics.weighted import WeightedMetrics, rank, weighted_areas, weighted_envelope
 
 from .made_up import NAMES, make_case
 
@@ -42,6 +42,23 @@ def test_areas_equal_those_of_scikit_learn_with_sample_weights(rows, levels, see
             assert np.isnan(auroc[column])
         else:
             assert auroc[column] == pytest.approx(roc_auc_score(truth, place, sample_weight=weight))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 6), st.integers(0, 10**6))
+def test_the_envelope_is_that_of_repeated_rows(rows, levels, seed):
+    rng = np.random.default_rng(seed)
+    positive, score = rng.random(rows) < 0.5, rng.integers(levels, size=rows).astype(float)
+    weights = rng.integers(0, 4, size=(rows, 3)).astype(np.int32)
+    found = weighted_envelope(rank(positive, score), weights)
+    for column in range(3):
+        truth, place = (np.repeat(values, weights[:, column]) for values in (positive, score))
+        if not truth.any():
+            assert np.isnan(found[column])
+            continue
+        precision, recall, _ = precision_recall_curve(truth, place)
+        expected = sum((recall[i] - recall[i + 1]) * precision[: i + 1].max() for i in range(len(recall) - 1))
+        assert found[column] == pytest.approx(expected)
 
 
 def test_only_what_is_wanted_is_ranked():

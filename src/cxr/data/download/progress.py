@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from cxr.progress import bar_console
 
 
 @contextmanager
@@ -19,6 +20,6 @@ def byte_bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         A function to call with the number of bytes done in all.
     """
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=bar_console()) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.update(task, completed=count)

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import cv2
-from rich.console import Console
 from rich.progress import track
 
 from cxr.data.phantoms.cohort import plan_cohort
 from cxr.data.phantoms.job import Job, Row, write_study
 from cxr.errors import DataError
+from cxr.progress import bar_console
 
 _STUDIES_PER_WORKER = 12  # fewer are drawn sooner than a process starts
 
@@ -44,7 +44,7 @@ def write_studies(job: Job, workers: int | None) -> list[Row]:
     results = (
         _write_apart(job, processes) if processes > 1 else (write_study(plan, job) for plan in plan_cohort(job.spec))
     )
-    console = Console(stderr=True)
+    console = bar_console()
     shown = track(results, "Drawing phantoms", studies, console=console, transient=True, disable=studies < 50)
     return [row for rows in shown for row in rows]
 

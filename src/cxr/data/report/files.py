@@ -9,13 +9,13 @@ import pandas as pd
 from cxr.data.cohort import Cohort, LabelledSamples, add_headers
 from cxr.data.file_index import FileIndex
 from cxr.data.image_store import ImageStore, StoredImages
-from cxr.data.report.progress import show_progress
 from cxr.data.samples import PARTS
 from cxr.data.views import judge_views
 from cxr.errors import ImageError
 from cxr.imaging.dicom_header import DicomHeader
 from cxr.imaging.dicom_identity import Identity, read_identity
 from cxr.imaging.image import read_image_size
+from cxr.progress import show_progress
 
 HEADER_FIELDS = [one.name for one in fields(DicomHeader)]
 IDENTITY_FIELDS = [one.name for one in fields(Identity)]

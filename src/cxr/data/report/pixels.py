@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.image_store import StoredImages
-from cxr.data.report.progress import show_progress
+from cxr.progress import show_progress
 
 Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]

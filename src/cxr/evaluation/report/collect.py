@@ -1,5 +1,6 @@
 """Every number of a report, as plain values. Knows nothing of figures, pages or where the tables come from."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,21 +11,30 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature
+from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature, of_top_label
 from cxr.evaluation.ledger import count_openings
-from cxr.evaluation.metrics import PER_CLASS, study_map
+from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.operating_point import (
     OperatingPoint,
     choose_operating_point,
-    count_calls,
     parse_rule,
     predictive_values,
 )
-from cxr.evaluation.predictions import SUBGROUPS, aggregate_by_study
+from cxr.evaluation.predictions import SUBGROUPS, SUM_TOLERANCE, aggregate_by_study, has_studies
 from cxr.evaluation.report.material import Material, Question, ledger_path
-from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk, count_answers
-from cxr.evaluation.statistics.bootstrap import bootstrap_metrics, metric_intervals, resample_metrics
-from cxr.evaluation.statistics.intervals import Interval, exact_proportion
+from cxr.evaluation.selective import AbstentionPoint, area_under_risk_coverage, choose_by_risk
+from cxr.evaluation.statistics.bootstrap import (
+    Draws,
+    bootstrap_metrics,
+    bootstrap_study_map,
+    interval_of_draws,
+    metric_intervals,
+    patients_behind,
+    proportion_interval,
+    resample_metrics,
+    resample_share,
+)
+from cxr.evaluation.statistics.intervals import Interval
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
 
@@ -38,6 +48,7 @@ STUDY_HEADLINES = ("auroc", "average_precision", "balanced_accuracy", "accuracy"
 RULES = ("sensitivity >= 0.9", "sensitivity >= 0.95", "specificity >= 0.9", "youden", "threshold 0.5")
 CALIBRATION = ("brier", "log_loss", "ece", "calibration_slope", "calibration_intercept")
 CALLS = ("sensitivity", "specificity", "ppv", "npv")
+ONE_AGAINST_REST = ["rest", "class"]
 WANTED_RISK = 0.05
 GROUP_METRIC = "auroc"
 VALIDATION = "val"
@@ -48,7 +59,7 @@ class Options:
     """What a reader of the report may choose.
 
     Attributes:
-        rule: How the operating point that is kept is chosen on validation, see `parse_rule`.
+        rule: How the operating point is chosen on validation, see `parse_rule`.
         prevalence: At which PPV and NPV are told; None is that of the part.
         draws: Of the bootstrap, 1,000 or more.
         seed: Of the draws.
@@ -77,41 +88,73 @@ def collect(material: Material, options: Options) -> Report:
     """Measure everything.
 
     Returns:
-        Plain values for JSON: `run, made, synthetic, draws, least, best, net, openings, omitted` and `questions`, each
-        with its tables of numbers, where an interval is a mapping of value, low, high, k and n.
+        Plain values for JSON: `run, made, synthetic, draws, least, kept, best, net, openings, omitted,
+        explanations` and `questions`, each with its tables of numbers, where an interval is a mapping of value, low,
+        high, k and n. `kept` is whether the bundle holds the operating points that are marked.
 
     Raises:
         DataError: A table cannot be measured.
     """
     omitted: list[str] = []
-    questions = [_measure_question(question, options, omitted) for question in material.questions]
+    temperatures = [fitted_temperature(material, question) for question in material.questions]
+    questions = [
+        _measure_question(question, temperature, options, omitted)
+        for question, temperature in zip(material.questions, temperatures, strict=True)
+    ]
     return {
         "run": material.name,
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
         "synthetic": "phantom" in str(material.config.get("data", {}).get("reader", {}).get("_target_", "")),
         "draws": options.draws,
         "least": options.least,
+        "kept": bool(material.bundle.get("operating_point")) and options.rule == rule_of(material),
         "best": _describe_best(material),
         "net": _describe_net(material),
         "openings": _count_openings(material, omitted),
         "questions": questions,
+        "explanations": list(material.explanations),
         "omitted": list(dict.fromkeys(omitted)),
     }
 
 
+def rule_of(material: Material) -> str:
+    """How the run chose its operating point; of tables the first of `RULES`."""
+    return str(material.config.get("operating_point", RULES[0]))
+
+
 def target_and_probs(predictions: pd.DataFrame, kind: str = "prob") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Targets (N,), and probabilities (N, K) or, by ``kind='logit'``, logits."""
-    columns = [name for name in predictions if str(name).startswith(f"{kind}_")]
-    return predictions["target"].to_numpy(np.int64), predictions[columns].to_numpy(np.float64)
+    """Targets (N,), and probabilities (N, K) or, by ``kind='logit'``, logits, in the order of the classes."""
+    columns = [name for name in predictions if re.fullmatch(rf"{kind}_\d+", str(name))]
+    ordered = [f"{kind}_{k}" for k in range(len(columns))]
+    return predictions["target"].to_numpy(np.int64), predictions[ordered].to_numpy(np.float64)
 
 
-def choose_point(question: Question, rule: str) -> OperatingPoint | None:
-    """The operating point of a question, chosen on its validation part; None where there is none to choose."""
+def choose_points(question: Question, rule: str) -> dict[str, OperatingPoint]:
+    """The operating points of a question, chosen on its validation part.
+
+    Args:
+        question: Of two classes or more.
+        rule: See `parse_rule`.
+
+    Returns:
+        Class -> point: with two classes of class 1 alone, with more of each class against the rest. A class is left out
+        where validation has none or nothing but its rows; without validation all are.
+    """
     table = question.parts.get(VALIDATION)
-    if table is None or len(question.class_names) != 2 or table["target"].nunique() < 2:
-        return None
+    if table is None:
+        return {}
     target, probs = target_and_probs(table)
-    return choose_operating_point(target == 1, probs[:, 1], parse_rule(rule), positive_class=question.class_names[1])
+    names = question.class_names
+    return {
+        names[k]: choose_operating_point(target == k, probs[:, k], parse_rule(rule), positive_class=names[k])
+        for k in positive_classes(names)
+        if (target == k).any() and (target != k).any()
+    }
+
+
+def positive_classes(class_names: Sequence[str]) -> list[int]:
+    """The classes that are held against the rest: of two the second, of more each."""
+    return [1] if len(class_names) == 2 else list(range(len(class_names)))
 
 
 def choose_abstention(question: Question) -> AbstentionPoint | None:
@@ -125,8 +168,10 @@ def choose_abstention(question: Question) -> AbstentionPoint | None:
         return None
 
 
-def fitted_temperature(question: Question) -> float | None:
-    """The temperature fitted on validation; None where there is none to fit."""
+def fitted_temperature(material: Material, question: Question) -> float | None:
+    """The temperature of the run, one for all its targets, else one fitted on validation; None where there is none."""
+    if "temperature" in material.metrics:
+        return material.metrics["temperature"]
     table = question.parts.get(VALIDATION)
     if table is None:
         return None
@@ -134,8 +179,19 @@ def fitted_temperature(question: Question) -> float | None:
     return None if found.at_bound else found.value
 
 
-def _measure_question(question: Question, options: Options, omitted: list[str]) -> Report:
-    temperature = fitted_temperature(question)
+def name_probs(question: Question, part: str, temperature: float | None) -> dict[str, NDArray[np.float64]]:
+    """Name -> (N, K) probabilities: of the logits before and after the temperature, and the table's if others."""
+    _, logits = target_and_probs(question.parts[part], "logit")
+    _, probs = target_and_probs(question.parts[part])
+    named = {"as the net gives them": apply_temperature(logits, 1.0)}
+    if temperature is not None:
+        named[f"temperature {temperature:.3g}"] = apply_temperature(logits, temperature)
+    if not any(np.allclose(probs, known, rtol=0, atol=SUM_TOLERANCE) for known in named.values()):
+        named["as the table gives them"] = probs
+    return named
+
+
+def _measure_question(question: Question, temperature: float | None, options: Options, omitted: list[str]) -> Report:
     omitted += _tell_omissions(question, temperature)
     parts = [_measure_part(question, part, temperature, options, omitted) for part in question.parts]
     return {
@@ -164,6 +220,8 @@ def _tell_omissions(question: Question, temperature: float | None) -> Iterator[s
         unnamed = int(table["patient_id"].isna().sum())
         if unnamed:
             yield f"{unnamed:,} of {len(table):,} images of {part} name no patient: each counts as one of its own."
+        if table["study_id"].dropna().duplicated().any() and not has_studies(table):
+            yield f"Images of one study differ in label or patient in {part}: nothing is told per study."
         absent = [name for number, name in enumerate(question.class_names) if not (table["target"] == number).any()]
         if absent:
             yield f"{part} has no image of {', '.join(absent)}: what needs one is not defined there."
@@ -184,7 +242,7 @@ def _measure_part(
         "metrics": _measure(table, question.class_names, options),
         "studies": _measure_studies(table, question.class_names, options),
         "calibration": _measure_calibration(question, part, temperature) if part != "train" else [],
-        "selective": _measure_selective(question, part) if last else None,
+        "selective": _measure_selective(question, part, options) if last else None,
         "subgroups": _measure_groups(question, part, options, omitted) if last else [],
         "baselines": _measure_baselines(question, part, options) if last else [],
     }
@@ -198,80 +256,120 @@ def _measure(table: pd.DataFrame, class_names: list[str], options: Options) -> d
 
 def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Options) -> Report | None:
     """The same per study, where a study has several images."""
-    if not table["study_id"].dropna().duplicated().any():
+    if not has_studies(table):
         return None
     studies = aggregate_by_study(table)
     metrics = _measure(studies, class_names, options)
-    score = study_map(*target_and_probs(studies), class_names)
-    return {"count": len(studies), "metrics": metrics | {"study_map": {"value": score, "low": None, "high": None}}}
+    groups = patient_groups(studies)
+    score = bootstrap_study_map(*target_and_probs(studies), groups, class_names, options.draws, options.seed)
+    return {"count": len(studies), "metrics": metrics | {"study_map": plain(score)}}
 
 
 def _measure_calibration(question: Question, part: str, temperature: float | None) -> list[Report]:
-    target, logits = target_and_probs(question.parts[part], "logit")
-    rows = {"as the net gives them": apply_temperature(logits, 1.0)}
-    if temperature is not None:
-        rows[f"temperature {temperature:.3g}"] = apply_temperature(logits, temperature)
+    target, _ = target_and_probs(question.parts[part])
+    rows = name_probs(question, part, temperature)
     return [{"name": name, **calibration_metrics(target, probs, question.class_names)} for name, probs in rows.items()]
 
 
 def _apply_points(question: Question, options: Options) -> Iterator[Report]:
-    """Every rule's threshold from validation, and what it gives on the last part."""
-    for rule in dict.fromkeys((options.rule, *RULES)):
-        point = choose_point(question, rule)
-        if point is not None:
-            yield {
-                "title": rule.replace(">=", "≥"),
-                "chosen": rule == options.rule,
-                **_apply_point(question, point, options),
-            }
+    """Every threshold from validation, and what it gives on the last part: class by class, in each rule by rule."""
+    rules = list(dict.fromkeys((options.rule, *RULES)))
+    chosen = {rule: choose_points(question, rule) for rule in rules}
+    for k in positive_classes(question.class_names):
+        name = question.class_names[k]
+        for rule in rules:
+            if name in chosen[rule]:
+                yield {
+                    "title": rule.replace(">=", "≥"),
+                    "chosen": rule == options.rule,
+                    **_apply_point(question, k, chosen[rule][name], options),
+                }
 
 
-def _apply_point(question: Question, point: OperatingPoint, options: Options) -> Report:
+def _apply_point(question: Question, k: int, point: OperatingPoint, options: Options) -> Report:
+    """The calls of class `k` against the rest on the last part."""
     table = list(question.parts.values())[-1]
     target, probs = target_and_probs(table)
-    called = np.eye(2)[(probs[:, 1] >= point.threshold).astype(int)]  # as if each call were certain
-    of_patients = (target, called, patient_groups(table), question.class_names)
+    positive = (target == k).astype(np.int64)
+    called = np.eye(2)[(probs[:, k] >= point.threshold).astype(int)]  # as if each call were certain
+    groups = patient_groups(table)
+    of_patients = (positive, called, groups, ONE_AGAINST_REST)
     draws = resample_metrics(*of_patients, CALLS, draws=options.draws, seed=options.seed)
-    shares = {name: plain(interval) for name, interval in metric_intervals(*of_patients, draws).items()}
+    intervals = metric_intervals(*of_patients, draws)
     if options.prevalence is not None:
-        counts = count_calls(target == 1, probs[:, 1], point.threshold)
-        values = predictive_values(counts.sensitivity, counts.specificity, options.prevalence)
-        shares |= {name: {"value": value} for name, value in zip(("ppv", "npv"), values, strict=True)}
-    return {"threshold": point.threshold, "on_validation": point.to_dict(), **shares}
+        behind = patients_behind("ppv", positive, groups, ONE_AGAINST_REST)
+        intervals |= _predictive_values(intervals, draws, options.prevalence, behind)
+    return {
+        "class": point.positive_class,
+        "share": float(positive.mean()),
+        "threshold": point.threshold,
+        "on_validation": point.to_dict(),
+        **{name: plain(interval) for name, interval in intervals.items()},
+    }
 
 
-def _measure_selective(question: Question, part: str) -> Report | None:
+def _predictive_values(
+    intervals: Mapping[str, Interval], draws: Draws, prevalence: float, behind: int
+) -> dict[str, Interval]:
+    """PPV and NPV at a prevalence, each with the interval of the same formula on every draw."""
+    pairs = [(intervals["sensitivity"].value, intervals["specificity"].value)]
+    pairs += zip(draws["sensitivity"], draws["specificity"], strict=True)
+    unknown = (np.nan, np.nan)
+    values = np.array([unknown if np.isnan(pair).any() else predictive_values(*pair, prevalence) for pair in pairs])
+    return {
+        name: interval_of_draws(float(column[0]), column[1:], behind, (0.0, 1.0))
+        for name, column in zip(("ppv", "npv"), values.T, strict=True)
+    }
+
+
+def _measure_selective(question: Question, part: str, options: Options) -> Report | None:
     point = choose_abstention(question)
     if point is None:
         return None
-    target, probs = target_and_probs(question.parts[part])
-    answers = count_answers(target, probs, point.threshold)
+    table = question.parts[part]
+    target, probs = target_and_probs(table)
+    correct, confidence = of_top_label(target, probs)
+    answered, groups = confidence >= point.threshold, patient_groups(table)
+    shares = {"coverage": (answered, np.full(len(table), True)), "risk": (answered & ~correct, answered)}
     return {
         "wanted_risk": WANTED_RISK,
         "threshold": point.threshold,
-        "coverage": plain(exact_proportion(answers.kept, answers.n)),
-        "risk": plain(exact_proportion(answers.errors, answers.kept)),
+        **{name: _measure_share(*rows, groups, options) for name, rows in shares.items()},
         "aurc": area_under_risk_coverage(target, probs),
     }
+
+
+def _measure_share(
+    part: NDArray[np.bool_], whole: NDArray[np.bool_], groups: NDArray[np.int64], options: Options
+) -> Report:
+    drawn = resample_share(part, whole, groups, options.draws, options.seed)
+    return plain(proportion_interval(int(part.sum()), groups[whole], drawn))
 
 
 def _measure_groups(question: Question, part: str, options: Options, omitted: list[str]) -> list[Report]:
     """AUROC and its gap in each group; of two classes also underdiagnosis, at the operating point that is kept."""
     table = question.parts[part]
     columns = [column for column in options.subgroups if column in table and table[column].nunique() > 1]
-    absent = [column for column in options.subgroups if column not in table and column not in SUBGROUPS]
-    if absent:
-        omitted.append(f"{part} has no column {', '.join(absent)}: no groups by it.")
+    if tuple(options.subgroups) != SUBGROUPS:
+        omitted += [_why_no_groups(table, part, column) for column in options.subgroups if column not in columns]
     if not columns:
         return []
-    point = choose_point(question, options.rule)
+    two = len(question.class_names) == 2
+    point = choose_points(question, options.rule).get(question.class_names[1]) if two else None
     found = measure_subgroups(
         table, question.class_names, columns,
-        [GROUP_METRIC, UNDERDIAGNOSIS] if len(question.class_names) == 2 else [GROUP_METRIC],
+        [GROUP_METRIC, UNDERDIAGNOSIS] if two else [GROUP_METRIC],
         least=options.least, threshold=None if point is None else point.threshold, draws=options.draws,
         seed=options.seed,
     )  # fmt: skip
     return [_describe_group(rows) for _, rows in found.groupby(["column", "group"], sort=False)]
+
+
+def _why_no_groups(table: pd.DataFrame, part: str, column: str) -> str:
+    if column not in table:
+        return f"{part} has no column {column}: no groups by it."
+    held = "one value only" if table[column].notna().any() else "nothing"
+    return f"The column {column} of {part} holds {held}: no groups by it."
 
 
 def _describe_group(rows: pd.DataFrame) -> Report:

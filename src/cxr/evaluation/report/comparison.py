@@ -1,17 +1,21 @@
 """A comparison of models as files: Markdown, CSV and one page. Knows nothing of how models are compared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cxr.data.owner_lists import guard_formulas
 from cxr.errors import DataError
 from cxr.evaluation.compare import Comparison, Result
+from cxr.evaluation.figure_comparison import plot_comparison
+from cxr.evaluation.figures import write_figure
 from cxr.evaluation.report.documents import RESEARCH_ONLY
-from cxr.pages import render
+from cxr.pages import embed_picture, render
 
+FIGURE = "comparison.png"
 _TEMPLATE = Path(__file__).with_name("comparison.html")
 
 
@@ -22,14 +26,16 @@ class Compared:
     Attributes:
         comparison: Of `compare`.
         costs: One row per run: run, parameters, megabytes, gflops, latency_ms; may be empty.
+        remarks: What a reader must know of how the predictions came about.
     """
 
     comparison: Comparison
     costs: pd.DataFrame
+    remarks: Sequence[str] = ()
 
 
 def write_comparison(compared: Compared, folder: Path) -> None:
-    """Write ``comparison.md``, ``comparison.csv`` and ``comparison.html``.
+    """Write ``comparison.md``, ``comparison.csv``, ``comparison.png`` and ``comparison.html``.
 
     Raises:
         DataError: The folder cannot be written.
@@ -37,11 +43,13 @@ def write_comparison(compared: Compared, folder: Path) -> None:
     comparison = compared.comparison
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        comparison.to_frame().to_csv(folder / "comparison.csv", index=False)
+        guard_formulas(comparison.to_frame()).to_csv(folder / "comparison.csv", index=False)
         (folder / "comparison.md").write_text(to_markdown(compared), encoding="utf-8")
+        write_figure(plot_comparison(comparison), folder / FIGURE)
         page = render(
             _TEMPLATE, title="Comparison", comparison=comparison, rows=list_rows(comparison),
-            costs=list_costs(compared), research_only=RESEARCH_ONLY, notes=list_notes(comparison),
+            costs=list_costs(compared), research_only=RESEARCH_ONLY, notes=[*compared.remarks, *list_notes(comparison)],
+            figure=embed_picture(folder / FIGURE),
         )  # fmt: skip
         (folder / "comparison.html").write_text(page, encoding="utf-8")
     except OSError as error:
@@ -81,7 +89,8 @@ def to_markdown(compared: Compared) -> str:
     size = f"{comparison.rows:,} test images of {comparison.patients:,} patients; differences to {comparison.reference}"
     lines = ["# Comparison", "", f"**{RESEARCH_ONLY}** {size}.", "", *_to_table(list_rows(comparison))]
     costs = list_costs(compared)
-    return "\n".join([*lines, "", *(_to_table(costs) if costs else []), ""])
+    remarks = [line for remark in compared.remarks for line in (remark, "")]
+    return "\n".join([*lines, "", *remarks, *(_to_table(costs) if costs else []), ""])
 
 
 def _to_table(rows: list[dict[str, str]]) -> Iterator[str]:

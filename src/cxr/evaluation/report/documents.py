@@ -157,10 +157,14 @@ def _describe_parts(facts: Facts) -> Iterator[Item]:
 
 
 def _describe_split(facts: Facts) -> str:
-    kept = "patients, studies, equal files and near copies of a film are never divided"
+    looked = "leaks" in facts.data
     if facts.data.get("from_split_file"):
-        return "parts were given by a file; what they share is looked for by the leak gate"
-    return f"made by the seed {facts.config.get('seed')}, classes in proportion; {kept}"
+        found = "was looked for by the leak gate" if looked else "was not looked for, since the leak gate was off"
+        return f"parts were given by a file; what they share {found}"
+    official = facts.data.get("official_parts", [])
+    given = f"{' and '.join(official)} given by the dataset, the rest " if official else ""
+    kept = "patients, studies, equal files and near copies of a film" if looked else "patients, studies and equal files"
+    return f"{given}made by the seed {facts.config.get('seed')}, classes in proportion; {kept} are never divided there"
 
 
 def _describe_composition(data: Mapping[str, Any]) -> Iterator[Item]:
@@ -207,10 +211,10 @@ def _answer_claim(facts: Facts) -> dict[int, str]:
         29: "95% intervals from a bootstrap that draws patients; Clopper-Pearson where a share is 0 or 1",
         37: " ".join(facts.results),
         38: " ".join(facts.results),
-        32: "validation and test parts of the same source, see the tables of this report",
     }
     if facts.data:
         answers |= {
+            32: "validation and test parts of the same source, see the tables of this report",
             9: _describe_preprocessing(facts.bundle) or "see the bundle",
             10: f"views: {_describe_views(facts.data)}",
             11: "ids in this report are salted hashes" if facts.config.get("hash_ids") else "ids are told as they are",
@@ -239,7 +243,9 @@ def _answer_claim(facts: Facts) -> dict[int, str]:
 
 
 def _describe_initialisation(config: Mapping[str, Any]) -> str:
-    weights = config["net"].get("weights")
+    net = config["net"]
+    published = net.get("architecture") if net.get("pretrained") else None  # where they lie is of this machine alone
+    weights = net.get("weights", published)
     return "random weights by the seed" if weights is None else f"pretrained weights: {weights}"
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from cxr.data.samples import list_first
 from cxr.errors import DataError
+from cxr.evaluation.explain_page import read_explanations
 from cxr.evaluation.foreign import read_foreign
 from cxr.evaluation.ledger import FILE
 from cxr.evaluation.predictions import read_predictions
@@ -55,6 +56,7 @@ class Material:
         history: One row per epoch, or None.
         megabytes: Size of the weights on disk, or None.
         gallery: Pictures of what the net looks at, in order.
+        explanations: What `cxr explain` found of the run, see `read_explanations`.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Material:
     history: pd.DataFrame | None = None
     megabytes: float | None = None
     gallery: Sequence[Path] = ()
+    explanations: Sequence[Mapping[str, Any]] = ()
 
 
 def read_run(folder: Path) -> Material:
@@ -95,6 +98,7 @@ def read_run(folder: Path) -> Material:
         history=pd.read_csv(history) if history.exists() else None,
         megabytes=sum(file.stat().st_size for file in weights) / 1e6 if weights else None,
         gallery=sorted((folder / "gallery").glob("*.png")),
+        explanations=read_explanations(folder),
     )
 
 

@@ -3,7 +3,6 @@
 Knows nothing of how the numbers are made.
 """
 
-import base64
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from cxr.evaluation.report.documents import (
 )
 from cxr.evaluation.report.figures import draw_figures
 from cxr.evaluation.report.material import Material
-from cxr.pages import render
+from cxr.pages import embed_picture, render
 
 GALLERY = "gallery"
 GALLERY_KINDS = {
@@ -127,9 +126,10 @@ def tell_results(question: Report) -> list[str]:
         if part["metrics"][name]["value"] is not None
     ]
     sentences = [f"{what}{', '.join(told)} on {part['name']} ({size})."] if told else []
+    of_class = len(question["class_names"]) > 2
     return sentences + [
-        f"{what}At the operating point ({point['title']} on validation): sensitivity {_range(point['sensitivity'])}, "
-        f"specificity {_range(point['specificity'])} on {part['name']}."
+        f"{what}At the operating point{' of ' + point['class'] if of_class else ''} ({point['title']} on validation): "
+        f"sensitivity {_range(point['sensitivity'])}, specificity {_range(point['specificity'])} on {part['name']}."
         for point in question["operating_points"]
         if point["chosen"]
     ]
@@ -142,7 +142,7 @@ def list_cards(report: Report) -> list[dict[str, str]]:
     where = f"{question['name']}, {part['name']}" if question["name"] else part["name"]
     cards = [_card(part["metrics"]["auroc"], f"AUROC, {where}")]
     for point in question["operating_points"]:
-        if point["chosen"]:
+        if point["chosen"] and len(question["class_names"]) == 2:
             cards += [
                 _card(point["sensitivity"], f"sensitivity at the operating point, {where}"),
                 _card(point["specificity"], f"specificity at the operating point, {where}"),
@@ -170,6 +170,7 @@ def list_contents(
     }
     contents = [(f"{key}{name}", text) for name, (text, shown) in there.items() if shown]
     contents += [("gallery", "Pictures")] if list_gallery(figures) else []
+    contents += [("localisation", "Saliency")] if report["explanations"] else []
     contents += [("training", "Training")] if "learning_curves" in figures else []
     return contents + [(name, title) for name, title, _ in documents]
 
@@ -201,16 +202,12 @@ def _ends(interval: Mapping[str, Any]) -> str:
 
 def _write_figures(material: Material, report: Report, rule: str, folder: Path) -> dict[str, str]:
     """The figures as files; return them, and the gallery, as ``data:`` addresses."""
-    addresses = {f"{GALLERY}/{path.stem}": _to_address(path) for path in material.gallery}
+    addresses = {f"{GALLERY}/{path.stem}": embed_picture(path) for path in material.gallery}
     for name, figure in draw_figures(material, report, rule):
         path = folder / "figures" / f"{name}.png"
         write_figure(figure, path)
-        addresses[name] = _to_address(path)
+        addresses[name] = embed_picture(path)
     return addresses
-
-
-def _to_address(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _write_numbers(report: Report, path: Path) -> None:

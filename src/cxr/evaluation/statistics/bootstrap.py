@@ -7,22 +7,21 @@ proportion stand the patients of its denominator, behind another metric those of
 the smallest class: a hundred patients of whom ten are cases say no more of an AUROC than about ten do.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray, check_probs
 from cxr.evaluation.metrics import (
-    BoolArray,
-    FloatArray,
-    IntArray,
     check_metric_names,
-    check_scores,
     classification_metrics,
     confusion_counts,
+    mean_of_known,
     proportion_cells,
+    study_map,
 )
 from cxr.evaluation.statistics.intervals import (
     CONFIDENCE,
@@ -34,7 +33,7 @@ from cxr.evaluation.statistics.intervals import (
     no_interval,
 )
 from cxr.evaluation.statistics.resampling import draw_weights, number_groups
-from cxr.evaluation.statistics.weighted import WeightedMetrics
+from cxr.evaluation.statistics.weighted import WeightedMetrics, rank, weighted_envelope
 
 DEFINED_SHARE = 0.9  # of the draws, below which there is no interval
 METHOD = "patient bootstrap"
@@ -81,14 +80,12 @@ def resample_metrics(
     class_names: list[str],
     names: Collection[str],
     *,
-    rows: BoolArray | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> Draws:
     """Metrics of bootstrap samples of whole patients.
 
-    The same groups and seed give the same samples: subtract the draws of two models, or of two parts of the rows, and
-    the differences are paired.
+    The same groups and seed give the same samples: subtract the draws of two models, and the differences are paired.
 
     Args:
         target: (N,) class indices in [0, K).
@@ -96,7 +93,6 @@ def resample_metrics(
         groups: (N,) ids of patients.
         class_names: The K names in order.
         names: Of metrics of `classification_metrics`.
-        rows: (N,) which rows to measure; patients are drawn from all. None measures all.
         draws: Samples, at least 1000.
         seed: Of the samples.
 
@@ -106,13 +102,49 @@ def resample_metrics(
     Raises:
         DataError: Shapes or values do not fit, an unknown metric, or too few draws.
     """
-    target, probs = check_scores(target, probs, len(class_names))
+    return resample_parts(target, probs, groups, class_names, names, [slice(None)], draws=draws, seed=seed)[0]
+
+
+def resample_parts(
+    target: ArrayLike,
+    probs: ArrayLike,
+    groups: ArrayLike,
+    class_names: list[str],
+    names: Collection[str],
+    parts: Sequence[BoolArray | slice],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> list[Draws]:
+    """Metrics of parts of the rows in the same bootstrap samples, whose patients are drawn from all rows.
+
+    Args:
+        target: (N,) class indices in [0, K).
+        probs: (N, K) probabilities.
+        groups: (N,) ids of patients.
+        class_names: The K names in order.
+        names: Of metrics of `classification_metrics`.
+        parts: Which rows to measure, each (N,) with a row at least; parts may overlap.
+        draws: Samples, at least 1000.
+        seed: Of the samples.
+
+    Returns:
+        For each part what `resample_metrics` returns.
+
+    Raises:
+        DataError: As `resample_metrics`.
+    """
+    target, probs = check_probs(target, probs, len(class_names))
     check_metric_names(names, class_names)
     numbers = number_groups(groups, len(target))
-    kept = slice(None) if rows is None else rows
-    metrics = WeightedMetrics(target[kept], probs[kept], class_names, names)
-    parts = [metrics.measure(weights[kept]) for weights in draw_weights(numbers, draws, seed)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    measures = [WeightedMetrics(target[part], probs[part], class_names, names) for part in parts]
+    found = [
+        [metrics.measure(weights[part]) for metrics, part in zip(measures, parts, strict=True)]
+        for weights in draw_weights(numbers, draws, seed)
+    ]
+    return [
+        {name: np.concatenate([one[name] for one in chunks]) for name in names} for chunks in zip(*found, strict=True)
+    ]
 
 
 def metric_intervals(
@@ -131,7 +163,7 @@ def metric_intervals(
         DataError: Shapes or values do not fit.
     """
     values = classification_metrics(target, probs, class_names)
-    target, probs = check_scores(target, probs, len(class_names))
+    target, probs = check_probs(target, probs, len(class_names))
     numbers = number_groups(groups, len(target))
     preds = probs.argmax(axis=1)
     cells = proportion_cells(class_names)
@@ -150,6 +182,34 @@ def metric_intervals(
     return intervals
 
 
+def bootstrap_study_map(
+    target: ArrayLike, probs: ArrayLike, groups: ArrayLike, class_names: list[str], draws: int = 1000, seed: int = 0
+) -> Interval:
+    """`study_map` with its interval.
+
+    Args:
+        target: (N,) class indices in [0, K), one for each study.
+        probs: (N, K) probabilities.
+        groups: (N,) ids of patients.
+        class_names: The K names in order.
+        draws: Bootstrap samples, at least 1000.
+        seed: Of the samples.
+
+    Raises:
+        DataError: Shapes or values do not fit, or too few draws.
+    """
+    value = study_map(target, probs, class_names)
+    target, probs = check_probs(target, probs, len(class_names))
+    numbers = number_groups(groups, len(target))
+    rankings = [rank(target == k, probs[:, k]) for k in range(len(class_names))]
+    drawn = [
+        mean_of_known(np.stack([weighted_envelope(ranking, weights) for ranking in rankings], axis=-1))
+        for weights in draw_weights(numbers, draws, seed)
+    ]
+    behind = patients_behind("study_map", target, numbers, class_names)
+    return interval_of_draws(value, np.concatenate(drawn), behind, _RANGE)
+
+
 def proportion_interval(k: int, among: IntArray, drawn: FloatArray) -> Interval:
     """A share of rows, from its draws; the exact interval where it is 0 or 1.
 
@@ -164,6 +224,24 @@ def proportion_interval(k: int, among: IntArray, drawn: FloatArray) -> Interval:
         return Interval(k / n, exact.low, exact.high, f"{EXACT}, patients: {patients}", k, n)
     found = interval_of_draws(k / n if n else np.nan, drawn, patients, _RANGE)
     return Interval(found.value, found.low, found.high, found.method, k, n)
+
+
+def resample_share(part: BoolArray, whole: BoolArray, groups: IntArray, draws: int, seed: int) -> FloatArray:
+    """A share of rows in bootstrap samples of whole patients.
+
+    Args:
+        part: (N,) rows that count, all of them among `whole`.
+        whole: (N,) rows that could count.
+        groups: (N,) patients, numbered from 0.
+        draws: Samples, at least 1000.
+        seed: Of the samples.
+
+    Returns:
+        (draws,) nan where a sample has no row that could count.
+    """
+    sums = [(weights[part].sum(axis=0), weights[whole].sum(axis=0)) for weights in draw_weights(groups, draws, seed)]
+    above, below = (np.concatenate(side) for side in zip(*sums, strict=True))
+    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
 def interval_of_draws(value: float, drawn: FloatArray, groups: int, limits: Range | None = None) -> Interval:
@@ -208,6 +286,7 @@ def bootstrap_statistic(
     limits: Mapping[str, Range],
     draws: int = 1000,
     seed: int = 0,
+    behind: int | None = None,
 ) -> dict[str, Interval]:
     """Numbers that no weights can express (a calibration slope, quantile bins), with their intervals.
 
@@ -217,6 +296,7 @@ def bootstrap_statistic(
         limits: Name -> the least and the greatest value possible; a number without an entry has neither.
         draws: Bootstrap samples, at least 1000. The same as those of `bootstrap_metrics` with this seed.
         seed: Of the samples.
+        behind: Patients that the numbers rest on; None takes all.
 
     Returns:
         Name -> value on all rows with interval.
@@ -230,7 +310,7 @@ def bootstrap_statistic(
     found = [
         statistic(np.repeat(rows, column)) for weights in draw_weights(numbers, draws, seed) for column in weights.T
     ]
-    size = len(np.unique(numbers))
+    size = len(np.unique(numbers)) if behind is None else behind
     return {
         name: interval_of_draws(value, np.array([one[name] for one in found]), size, limits.get(name))
         for name, value in values.items()
@@ -282,8 +362,8 @@ def patients_behind(name: str, target: IntArray, groups: IntArray, class_names: 
     """
     if name in ("accuracy", "f1_micro"):
         return len(np.unique(groups))
-    classes = [k for k, label in enumerate(class_names) if name.endswith(f"/{label}")]
-    sides = [target == k for k in classes[:1]] + [target != k for k in classes[:1]]
+    owners = [k for k, label in enumerate(class_names) if label == name.partition("/")[2]]
+    sides = [target == k for k in owners] + [target != k for k in owners]
     sides = sides if sides else [target == k for k in range(len(class_names))]
     return min((len(np.unique(groups[side])) for side in sides if side.any()), default=0)
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import BoolArray, FloatArray
+from cxr.evaluation.checks import BoolArray, FloatArray
 from cxr.evaluation.statistics.difference import Difference, untested
 from cxr.evaluation.statistics.intervals import CONFIDENCE, SCORE, Interval, auroc_interval
 

@@ -9,7 +9,8 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import BoolArray, FloatArray, check_scores, classification_metrics
+from cxr.evaluation.checks import BoolArray, FloatArray, check_probs
+from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.statistics.bootstrap import patients_behind, resample_metrics, spread, why_no_interval
 from cxr.evaluation.statistics.difference import Difference, untested
 from cxr.evaluation.statistics.intervals import CONFIDENCE
@@ -58,7 +59,7 @@ def paired_differences(
     Raises:
         DataError: Shapes or values do not fit, or too few draws.
     """
-    indices, _ = check_scores(target, first, len(class_names))
+    indices, _ = check_probs(target, first, len(class_names))
     numbers = number_groups(groups, len(indices))
     values = [classification_metrics(indices, probs, class_names) for probs in (first, second)]
     found = [

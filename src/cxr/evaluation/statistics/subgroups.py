@@ -1,18 +1,19 @@
 """The worth of a model for parts of its rows: by age, sex, view or any other column. Knows nothing of files, pages."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from cxr.errors import DataError
-from cxr.evaluation.metrics import BoolArray, FloatArray, IntArray, check_metric_names
-from cxr.evaluation.statistics.bootstrap import metric_intervals, proportion_interval, resample_metrics
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray
+from cxr.evaluation.metrics import check_metric_names
+from cxr.evaluation.statistics.bootstrap import Draws, metric_intervals, proportion_interval, resample_parts
 from cxr.evaluation.statistics.difference import Difference
 from cxr.evaluation.statistics.intervals import Interval, no_interval
 from cxr.evaluation.statistics.paired import difference_of_draws
-from cxr.evaluation.statistics.resampling import draw_weights, patient_groups
+from cxr.evaluation.statistics.resampling import patient_groups
 
 LEAST_PATIENTS = 20
 NOT_STATED = "not stated"
@@ -30,8 +31,9 @@ class _Table:
     preds: IntArray
     groups: IntArray
     class_names: list[str]
-    draws: int
-    seed: int
+
+    def count_patients(self, part: BoolArray) -> int:
+        return len(np.unique(self.groups[part]))
 
 
 def measure_subgroups(
@@ -74,12 +76,14 @@ def measure_subgroups(
         DataError: An unknown column or metric, `underdiagnosis` of more than two classes, or a table that does not fit.
     """
     _check_names(predictions, class_names, columns, metrics)
-    table = _make_table(predictions, class_names, threshold, draws, seed)
+    table = _make_table(predictions, class_names, threshold)
+    divided = [(column, *group) for column in columns for group in _divide(predictions[column])]
+    shown = [inside for _, _, inside in divided if not _why_hidden(table, inside, least)]
+    drawn = _resample(table, shown, metrics, draws, seed)
     rows = [
         {"column": column, "group": group} | cells
-        for column in columns
-        for group, inside in _divide(predictions[column])
-        for cells in _measure_group(table, inside, metrics, least)
+        for column, group, inside in divided
+        for cells in _describe_group(table, inside, metrics, least, drawn)
     ]
     return pd.DataFrame(rows).astype({"k": "Int64", "n": "Int64"})
 
@@ -114,72 +118,69 @@ def _divide(column: "pd.Series[str]") -> Iterator[tuple[str, BoolArray]]:
         yield str(name), (names == name).to_numpy(dtype=np.bool_)
 
 
-def _make_table(
-    predictions: pd.DataFrame, class_names: list[str], threshold: float | None, draws: int, seed: int
-) -> _Table:
+def _make_table(predictions: pd.DataFrame, class_names: list[str], threshold: float | None) -> _Table:
     probs = predictions[[f"prob_{k}" for k in range(len(class_names))]].to_numpy(dtype=np.float64)
     preds = probs.argmax(axis=1) if threshold is None else (probs[:, 1] >= threshold).astype(np.int64)
     target = predictions["target"].to_numpy(dtype=np.int64)
-    return _Table(target, probs, preds, patient_groups(predictions), class_names, draws, seed)
+    return _Table(target, probs, preds, patient_groups(predictions), class_names)
 
 
-def _measure_group(table: _Table, inside: BoolArray, metrics: Collection[str], least: int) -> list[dict[str, object]]:
-    patients, others = (len(np.unique(table.groups[part])) for part in (inside, ~inside))
-    size = {"images": int(inside.sum()), "patients": patients}
-    hidden = _why_hidden(patients, others, least)
-    if hidden:
-        nothing = no_interval(np.nan, hidden)
-        return [size | _cells(name, nothing, None, hidden) for name in metrics]
-    intervals, gaps = _compare_with_rest(table, inside, metrics)
-    return [size | _cells(name, intervals[name], gaps.get(name), "") for name in metrics]
-
-
-def _why_hidden(patients: int, others: int, least: int) -> str:
-    if patients < least:
+def _why_hidden(table: _Table, inside: BoolArray, least: int) -> str:
+    if table.count_patients(inside) < least:
         return f"fewer than {least} patients"
+    others = table.count_patients(~inside)
     return f"fewer than {least} patients in all other groups" if 0 < others < least else ""
 
 
-def _compare_with_rest(
-    table: _Table, inside: BoolArray, metrics: Collection[str]
-) -> tuple[dict[str, Interval], dict[str, Difference]]:
-    own, drawn = _measure(table, inside, metrics)
-    if inside.all():
-        return own, {}
-    rest, drawn_rest = _measure(table, ~inside, metrics)
-    behind = min(len(np.unique(table.groups[part])) for part in (inside, ~inside))
-    gaps = {
-        name: difference_of_draws(own[name].value - rest[name].value, drawn[name] - drawn_rest[name], behind)
-        for name in metrics
-    }
-    return own, gaps
-
-
-def _measure(
-    table: _Table, part: BoolArray, metrics: Collection[str]
-) -> tuple[dict[str, Interval], dict[str, FloatArray]]:
+def _resample(
+    table: _Table, groups: Sequence[BoolArray], metrics: Collection[str], draws: int, seed: int
+) -> dict[bytes, Draws]:
+    """The draws of each group and of all other rows, by the bytes of its mask: two sexes are each other's rest."""
+    parts = {part.tobytes(): part for inside in groups for part in (inside, ~inside) if part.any()}
     names = [name for name in metrics if name != UNDERDIAGNOSIS]
-    drawn = resample_metrics(
-        table.target, table.probs, table.groups, table.class_names, names, rows=part, draws=table.draws, seed=table.seed
-    )
-    intervals = metric_intervals(table.target[part], table.probs[part], table.groups[part], table.class_names, drawn)
+    rows = (table.groups, table.class_names)
+    found = resample_parts(table.target, table.probs, *rows, names, list(parts.values()), draws=draws, seed=seed)
     if UNDERDIAGNOSIS in metrics:
-        diseased = part & (table.target == 1)
-        missed = diseased & (table.preds == 0)
-        drawn[UNDERDIAGNOSIS] = _draw_share(table, missed, diseased)
-        intervals[UNDERDIAGNOSIS] = proportion_interval(
-            int(missed.sum()), table.groups[diseased], drawn[UNDERDIAGNOSIS]
+        called = np.eye(2)[table.preds]
+        caught = resample_parts(
+            table.target, called, *rows, ["sensitivity"], list(parts.values()), draws=draws, seed=seed
         )
-    return intervals, drawn
+        found = [one | {UNDERDIAGNOSIS: 1 - own["sensitivity"]} for one, own in zip(found, caught, strict=True)]
+    return dict(zip(parts, found, strict=True))
 
 
-def _draw_share(table: _Table, part: BoolArray, whole: BoolArray) -> FloatArray:
-    sums = [
-        (weights[part].sum(axis=0), weights[whole].sum(axis=0))
-        for weights in draw_weights(table.groups, table.draws, table.seed)
-    ]
-    above, below = (np.concatenate(side) for side in zip(*sums, strict=True))
-    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+def _describe_group(
+    table: _Table, inside: BoolArray, metrics: Collection[str], least: int, drawn: dict[bytes, Draws]
+) -> list[dict[str, object]]:
+    size = {"images": int(inside.sum()), "patients": table.count_patients(inside)}
+    hidden = _why_hidden(table, inside, least)
+    if hidden:
+        nothing = no_interval(np.nan, hidden)
+        return [size | _cells(name, nothing, None, hidden) for name in metrics]
+    own = _find_intervals(table, inside, drawn[inside.tobytes()])
+    gaps = {} if inside.all() else _compare_with_rest(table, inside, own, drawn)
+    return [size | _cells(name, own[name], gaps.get(name), "") for name in metrics]
+
+
+def _compare_with_rest(
+    table: _Table, inside: BoolArray, own: dict[str, Interval], drawn: dict[bytes, Draws]
+) -> dict[str, Difference]:
+    here, there = drawn[inside.tobytes()], drawn[(~inside).tobytes()]
+    rest = _find_intervals(table, ~inside, there)
+    behind = min(table.count_patients(part) for part in (inside, ~inside))
+    return {
+        name: difference_of_draws(own[name].value - rest[name].value, here[name] - there[name], behind) for name in own
+    }
+
+
+def _find_intervals(table: _Table, part: BoolArray, drawn: Draws) -> dict[str, Interval]:
+    others = {name: draws for name, draws in drawn.items() if name != UNDERDIAGNOSIS}
+    intervals = metric_intervals(table.target[part], table.probs[part], table.groups[part], table.class_names, others)
+    if UNDERDIAGNOSIS in drawn:
+        diseased = part & (table.target == 1)
+        missed = int((table.preds[diseased] == 0).sum())
+        intervals[UNDERDIAGNOSIS] = proportion_interval(missed, table.groups[diseased], drawn[UNDERDIAGNOSIS])
+    return intervals
 
 
 def _cells(name: str, found: Interval, gap: Difference | None, hidden: str) -> dict[str, object]:

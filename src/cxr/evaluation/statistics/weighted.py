@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.evaluation.metrics import BoolArray, FloatArray, IntArray, name_metrics
+from cxr.evaluation.checks import BoolArray, FloatArray, IntArray
+from cxr.evaluation.metrics import name_metrics
 from cxr.evaluation.statistics.resampling import Weights
 
 RANKED = ("auroc", "average_precision")
@@ -112,6 +113,26 @@ def weighted_areas(ranking: Ranking, weights: Weights) -> tuple[FloatArray, Floa
     with np.errstate(invalid="ignore", divide="ignore"):
         average = np.einsum("tb,tb->b", here, precision) / positives
         return np.where(negatives > 0, 1 - wrong / (positives * negatives), np.nan), average
+
+
+def weighted_envelope(ranking: Ranking, weights: Weights) -> FloatArray:
+    """Interpolated average precision under each of B weightings, as `cxr.evaluation.metrics.study_map` has it.
+
+    Args:
+        ranking: Of N rows.
+        weights: (N, B) whole numbers from 0.
+
+    Returns:
+        (B,): the mean over the cases of the greatest precision at their tie or a later one; nan without a case.
+    """
+    ordered = weights[ranking.order]
+    rows, cases = _running_sum(ordered), _running_sum(ordered[ranking.cases])
+    until, reached = cases[ranking.cases_until], rows[ranking.end]
+    here = (until - cases[ranking.cases_before]).astype(np.float64)
+    precision = np.divide(until, reached, out=np.zeros_like(here), where=reached > 0)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.einsum("tb,tb->b", here, best) / cases[-1])
 
 
 def weighted_counts(cells: IntArray, weights: Weights, size: int) -> FloatArray:
