@@ -15,6 +15,7 @@ from rich.console import Console
 
 from cxr.errors import ConfigError, DataError, TrainingError
 from cxr.experiments.cv import CrossValidation
+from cxr.experiments.ovr import OneVsRest
 from cxr.experiments.plan import (
     Plan,
     PlanFolder,
@@ -36,7 +37,7 @@ from cxr.training.fit import preflight
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 
-PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds, "staged": Staged}
+PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds, "staged": Staged, "ovr": OneVsRest}
 LOG, COMPOSED = "output.log", ".composed.log"
 ONLY_COMPOSE = ("--cfg", "job")
 """What makes train.py compose its config and stop."""
