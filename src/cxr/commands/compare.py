@@ -87,9 +87,9 @@ def read_source(source: Path, class_names: Sequence[str] | None) -> Table:
 
 def measure_costs(names: dict[str, Path]) -> pd.DataFrame:
     """run, parameters, megabytes, gflops, latency_ms of each run that has a bundle."""
-    from cxr.inference.bundle import load_net
+    from cxr.inference.bundle import load_bundle
     from cxr.inference.cost import measure_cost
 
     bundles = {name: source / "bundle" for name, source in names.items() if (source / "bundle").is_dir()}
-    rows = [{"run": name, **vars(measure_cost(load_net(bundle)))} for name, bundle in bundles.items()]
+    rows = [{"run": name, **vars(measure_cost(load_bundle(bundle)))} for name, bundle in bundles.items()]
     return pd.DataFrame(rows)

@@ -17,7 +17,8 @@ from cxr.errors import ConfigError
 Floats = npt.NDArray[np.float64]
 
 _LEAST_PROB = 1e-12
-"""What a probability of 0 counts as where its logarithm is needed."""
+ONE_VS_REST = ("one_vs_rest", "one_vs_rest_vote")
+"""Rules whose member k tells class k from all others."""
 
 
 def soft_vote(probs: npt.ArrayLike, weights: Sequence[float] | None = None) -> Floats:
@@ -158,10 +159,45 @@ class Rule:
         return RULES[self.name](probs, **self.settings)
 
 
+def order_classes(rule: str, class_names: Sequence[str], of_members: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Which columns of each member's table make the (M, N, K) of a rule.
+
+    Args:
+        rule: A key of `RULES`.
+        class_names: The K names in order.
+        of_members: Those of each member, in its own order; in one-against-the-rest two, one of them its class.
+
+    Raises:
+        ConfigError: Members of other classes, or not one net per class.
+    """
+    if rule not in ONE_VS_REST:
+        return [_find_columns(class_names, names) for names in of_members]
+    if len(of_members) != len(class_names) or any(len(names) != 2 for names in of_members):
+        raise ConfigError(
+            f"expected one net of two classes for each of {', '.join(class_names)}, got {len(of_members)} with "
+            f"{[len(names) for names in of_members]} classes; train them by plan=ovr"
+        )
+    own = [_find_columns([name], names)[0] for name, names in zip(class_names, of_members, strict=True)]
+    return [[1 - column, column] for column in own]
+
+
+def to_logits(probs: Floats) -> Floats:
+    """Logarithms, whose softmax gives the probabilities back; 0 counts as 1e-12."""
+    return np.log(np.maximum(probs, _LEAST_PROB))
+
+
 def log_features(tables: Floats) -> Floats:
     """(M, N, K) probabilities as (N, M * K) logarithms, those of the first member first."""
-    logs = np.log(np.maximum(tables, _LEAST_PROB))
-    return logs.transpose(1, 0, 2).reshape(tables.shape[1], -1)
+    return to_logits(tables).transpose(1, 0, 2).reshape(tables.shape[1], -1)
+
+
+def _find_columns(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    if not set(wanted) <= set(names) or 1 < len(wanted) != len(names):
+        raise ConfigError(
+            f"expected members of the classes {', '.join(wanted)}, in any order, got one of {', '.join(names)}; "
+            "combine models of the same classes"
+        )
+    return [list(names).index(name) for name in wanted]
 
 
 def _checked(probs: npt.ArrayLike) -> Floats:
