@@ -76,7 +76,9 @@ def describe(images: npt.NDArray[np.floating], names: Sequence[str]) -> Floats:
     require_extra("skimage", "automl")
     unknown = [name for name in names if name not in DESCRIPTORS]
     if unknown or not names:
-        raise ConfigError(f"expected descriptors among {', '.join(DESCRIPTORS)}, got {list(names)}; choose one of these")
+        raise ConfigError(
+            f"expected descriptors among {', '.join(DESCRIPTORS)}, got {list(names)}; choose one of these"
+        )
     if min(images.shape[1:]) < LEAST_SIDE:
         raise ConfigError(
             f"expected images of at least {LEAST_SIDE} x {LEAST_SIDE} pixels to describe, got "

@@ -19,6 +19,8 @@ from torch import nn
 
 from cxr.errors import ConfigError, DataError, WeightsError
 from cxr.imaging.preprocess import InputContract, Preprocess
+from cxr.inference.classical_predictor import KIND as CLASSICAL
+from cxr.inference.classical_predictor import load_classical
 from cxr.inference.combine import Rule
 from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
 from cxr.inference.ensemble_predictor import EnsemblePredictor
@@ -247,4 +249,5 @@ def _to_contract(values: Mapping[str, Any]) -> InputContract:
 KINDS: dict[str, Callable[[Path, Mapping[str, Any], torch.device], Predictor]] = {
     NET: _load_net,
     ENSEMBLE: _load_ensemble,
+    CLASSICAL: lambda folder, description, device: load_classical(folder, description),
 }

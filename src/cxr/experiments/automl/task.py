@@ -74,9 +74,7 @@ class Task:
         return self.samples.reindex(columns=["patient_id", "study_id"])
 
 
-def make_task(
-    runs: Sequence[PlannedRun], metric: str, tell_ids: Callable[[pd.DataFrame], pd.DataFrame]
-) -> Task:
+def make_task(runs: Sequence[PlannedRun], metric: str, tell_ids: Callable[[pd.DataFrame], pd.DataFrame]) -> Task:
     """The task of the runs of a cross-validation, whose test parts are the folds."""
     samples = runs[0].samples
     tested = np.stack([(run.samples.loc[samples.index, "split"] == "test").to_numpy() for run in runs])

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr.data.image_store import ImageStore, Rows, StoredImages
 from cxr.errors import ConfigError
-from cxr.imaging.descriptors import DESCRIPTORS
+from cxr.imaging.descriptors import DESCRIPTORS, LEAST_SIDE
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference import features
 from cxr.inference.features import Features, Table
@@ -60,9 +60,7 @@ def make_pixel_views(preprocess: Preprocess, images: StoredImages, featurize: bo
         _tell_saving(preprocess, images)
         return {features.PIXELS: view}
     started = time.perf_counter()
-    views = {
-        name: _make_view(Features(features.DESCRIPTORS, preprocess, (name,)), images) for name in DESCRIPTORS
-    }
+    views = {name: _make_view(Features(features.DESCRIPTORS, preprocess, (name,)), images) for name in DESCRIPTORS}
     whole = np.concatenate([view.table for view in views.values()], axis=1)
     log.info("features of %d images: %d columns in %.1f s", *whole.shape, time.perf_counter() - started)
     return {**views, ALL: View(Features(features.DESCRIPTORS, preprocess, tuple(DESCRIPTORS)), whole)}
@@ -81,7 +79,9 @@ def open_images(store: ImageStore, paths: list[str], hashes: list[str]) -> Store
     """
     bad = store.build(paths, hashes)
     if bad:
-        raise ConfigError(f"expected an image in each file, but {next(iter(bad.values()))}; mend or leave out that file")
+        raise ConfigError(
+            f"expected an image in each file, but {next(iter(bad.values()))}; mend or leave out that file"
+        )
     return store.open(paths, hashes)
 
 
@@ -92,6 +92,8 @@ def _make_view(made_by: Features, images: StoredImages) -> View:
 
 def _tell_saving(preprocess: Preprocess, images: StoredImages) -> None:
     """Log what featurization would have taken, by the time of a few images."""
+    if min(preprocess.size) < LEAST_SIDE:
+        return
     rows: Rows = np.arange(min(TIMED_IMAGES, len(images)))
     described = Features(features.DESCRIPTORS, preprocess, tuple(DESCRIPTORS))
     started = time.perf_counter()
