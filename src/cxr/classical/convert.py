@@ -1,5 +1,8 @@
 """A fitted classical model to an ONNX graph, proved on images. Knows nothing of bundles or of how it was fitted."""
 
+import importlib
+import importlib.util
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 
@@ -65,8 +68,6 @@ def check_parity(model: Pipeline, graph: bytes, table: Table, name: str) -> floa
 
 def _register_boosting() -> None:
     """Tell skl2onnx of the boosting packages that are installed."""
-    import importlib
-
     from skl2onnx import update_registered_converter
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 

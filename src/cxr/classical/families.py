@@ -34,6 +34,8 @@ SCALER, MODEL = "scaler", "model"
 TYPICAL_VARIANCE = {"minmax": 0.05, "standard": 1.0}
 """Of a column after scaling: with it one range of SVM kernel widths fits both scalers."""
 CALIBRATION_FOLDS = 3
+MAX_BIN = 63
+"""Of a column of boosted trees: a histogram of thousands of columns costs more than the rows of small data."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,14 @@ def _make_random_forest(params: Params, rows: Rows, threads: int, seed: int) -> 
 def _make_xgboost(params: Params, rows: Rows, threads: int, seed: int) -> BaseEstimator:
     from xgboost import XGBClassifier
 
-    return XGBClassifier(**_own(params), n_jobs=threads, random_state=seed, verbosity=0)
+    return XGBClassifier(**_own(params), max_bin=MAX_BIN, n_jobs=threads, random_state=seed, verbosity=0)
 
 
 def _make_lightgbm(params: Params, rows: Rows, threads: int, seed: int) -> BaseEstimator:
     from lightgbm import LGBMClassifier
 
     return LGBMClassifier(
-        **_own(params), class_weight="balanced", n_jobs=threads, random_state=seed, deterministic=True,
+        **_own(params), class_weight="balanced", max_bin=MAX_BIN, n_jobs=threads, random_state=seed, deterministic=True,
         force_row_wise=True, verbose=-1,
     )  # fmt: skip
 

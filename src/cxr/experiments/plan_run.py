@@ -54,7 +54,8 @@ def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -
     with folder.locked():
         try:
             if isinstance(plan, AutoML):
-                return _search(plan, config, folder, recipe_words(words), command, console)
+                _search(plan, config, folder, recipe_words(words), command, console)
+                return None
             return _carry_out(plan, config, folder, _Trainer(config, recipe_words(words), command, folder, console))
         except KeyboardInterrupt:
             console.print(f"stopped; {how_to_continue(folder)}")

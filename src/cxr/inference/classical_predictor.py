@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr.errors import WeightsError, require_extra
-from cxr.inference.description import DESCRIPTION, described_answer, read_checked, write_folder
+from cxr.errors import CxrError, WeightsError, require_extra
+from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
 from cxr.inference.features import EMBEDDING, Features, load_features
 from cxr.inference.predictor import Floats, Pixels, Predictor, Probs
 
@@ -65,7 +65,8 @@ def open_model(content: bytes) -> Any:
     names = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
     if names[0] != [INPUT] or PROBS not in names[1]:
         raise WeightsError(
-            f"expected an ONNX model from {INPUT} to {PROBS}, got one from {names[0]} to {names[1]}; write the bundle again"
+            f"expected an ONNX model from {INPUT} to {PROBS}, got one from {names[0]} to {names[1]}; write the "
+            "bundle again"
         )
     return session
 
@@ -141,18 +142,24 @@ def load_classical(folder: Path, description: Mapping[str, Any]) -> ClassicalPre
         read_checked(folder, f"{NET}/{DESCRIPTION}", description)
     features = load_features(description["features"], folder / NET)
     predictor = ClassicalPredictor(features=features, model=model, **described_answer(description))
-    found = predictor.predict_pixels([_ramp()]).shape[1]
-    if found != len(predictor.class_names):
-        raise WeightsError(
-            f"expected a model of {len(predictor.class_names)} classes in {folder / MODEL}, got {found}; write the "
-            "bundle again"
-        )
+    _check_answer(predictor, folder / MODEL)
     return predictor
 
 
-def _prove(folder: Path) -> None:
-    from cxr.inference.description import read_description
+def _check_answer(predictor: ClassicalPredictor, model: Path) -> None:
+    """Raise WeightsError unless the model takes the features and gives a probability for each class."""
+    wanted = f"expected a model in {model} that takes these features and knows {len(predictor.class_names)} classes"
+    try:
+        classes = predictor.predict_pixels([_ramp()]).shape[1]
+    except CxrError:
+        raise
+    except Exception as error:  # of onnxruntime, see `open_model`
+        raise WeightsError(f"{wanted}, got: {' '.join(str(error).split())}; write the bundle again") from error
+    if classes != len(predictor.class_names):
+        raise WeightsError(f"{wanted}, got {classes}; write the bundle again")
 
+
+def _prove(folder: Path) -> None:
     load_classical(folder, read_description(folder))
 
 

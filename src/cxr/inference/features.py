@@ -1,4 +1,4 @@
-"""Stored images to a table of features for models without convolutions: pixels, descriptors, or what a net makes of them.
+"""Stored images to a table of features for classical models: pixels, descriptors, or what a net makes of them.
 
 The same object makes the table of training and of prediction. Knows nothing of the models that read the table. Imports
 torch only for the features of a net.
@@ -56,7 +56,8 @@ class Features:
             )
         if self.net is None and self.preprocess.channels != 1:
             raise ConfigError(
-                f"expected one channel to make features of, got preprocess.channels={self.preprocess.channels}; set it to 1"
+                f"expected one channel to make features of, got preprocess.channels={self.preprocess.channels}; write "
+                "the bundle again"
             )
 
     def __call__(self, stored: Stored) -> Table:

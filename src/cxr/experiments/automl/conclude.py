@@ -1,24 +1,19 @@
 """The best of a race as one bundle, judged out of fold and, where the dataset has a test part, on that.
 
-Classical members are fitted again on all rows of the folds: their settings carry over, they need no validation part,
-and one model takes the place of as many as there are folds. CNNs need one, so the nets of the folds are kept and vote.
-The out-of-fold numbers are those of models of fewer rows, so they err on the low side for what is refitted.
+Members are what their contestants make of a trial. The out-of-fold numbers are those of models of fewer rows, so they
+err on the low side for what is fitted again on all of them.
 """
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from optuna.trial import FrozenTrial
 
-from cxr.classical.convert import check_parity, to_onnx
 from cxr.data.cohort import fingerprint
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
@@ -26,18 +21,14 @@ from cxr.evaluation.predictions import make_predictions, read_predictions
 from cxr.evaluation.report.collect import Options, target_and_probs
 from cxr.evaluation.report.material import Material, ledger_path, read_questions
 from cxr.evaluation.report.page import write_report
-from cxr.experiments.automl.contestants import VIEW, Classical, SmallCnn
 from cxr.experiments.automl.mixtures import Choice, Library, choose
-from cxr.experiments.automl.search import Contestant, Race
+from cxr.experiments.automl.search import Race
 from cxr.experiments.automl.task import Probs, Task
 from cxr.inference.bundle import Fitted, load_bundle, write_ensemble
-from cxr.inference.classical_predictor import write_classical
-from cxr.inference.combine import Rule, to_logits
+from cxr.inference.combine import to_logits
 from cxr.training.building import plain
 from cxr.training.evaluate import OF_THIS_RUN, choose_points
 from cxr.training.run_folder import RunFolder, write_json
-
-log = logging.getLogger(__name__)
 
 SEARCHED = "trials"
 
@@ -90,7 +81,7 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
     folder.write_metrics(metrics)
     fitted = Fitted(temperature, choose_points(folder, config.operating_point))
     _write_bundle(race, choice, library, fitted, metrics)
-    if test is not None and len(test):
+    if test is not None:
         metrics |= _open_test(race.task, folder, config, test)
         folder.write_metrics(metrics)
     write_report(
@@ -100,12 +91,14 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
     return Conclusion(choice, library, metrics)
 
 
-def concluded_trials(folder: Path) -> int | None:
-    """How many trials the conclusion in a folder is made of; None where there is none."""
-    path = RunFolder(folder).metrics
-    if not path.exists() or not (folder / "report.html").exists():
-        return None
-    return int(json.loads(path.read_text())[SEARCHED])
+def is_concluded(race: Race, test: pd.DataFrame | None) -> bool:
+    """Whether a conclusion is there that all trials went into, the test part opened if there is one."""
+    path = RunFolder(race.folder).metrics
+    if not path.exists() or not (race.folder / "report.html").exists():
+        return False
+    found = json.loads(path.read_text())
+    was_tested = test is None or any(name.startswith("test/") for name in found["metrics"])
+    return was_tested and found[SEARCHED] == len(race.trials())
 
 
 def describe(choice: Choice, library: Library) -> dict[str, Any]:
@@ -122,13 +115,17 @@ def _calibrate(probs: Probs, task: Task) -> float | None:
 
 
 def _write_bundle(race: Race, choice: Choice, library: Library, fitted: Fitted, metrics: Mapping[str, float]) -> None:
-    members = race.folder / "members"
-    members.mkdir(exist_ok=True)
+    """The bundle of the winner, made of those of its members."""
+    (race.folder / "members").mkdir(exist_ok=True)
     contestants = {one.name: one for one in race.contestants}
     trials = {f"{name}_{one.number}": (contestants[name], one) for name, one in race.trials()}
-    bundles = [
-        _write_member(*trials[library.names[place]], members / library.names[place]) for place in choice.mixture.members
-    ]
+    bundles = []
+    for name in (library.names[place] for place in choice.mixture.members):
+        contestant, trial = trials[name]
+        bundles.append(race.folder / "members" / name)
+        contestant.write(
+            trial.params, trial.number, bundles[-1], {"run": name, "measured": trial.user_attrs["measured"]}
+        )
     extras = {
         "run": race.folder.name,
         "data_fingerprint": fingerprint(race.task.samples),
@@ -137,29 +134,6 @@ def _write_bundle(race: Race, choice: Choice, library: Library, fitted: Fitted, 
         "strategy": choice.strategy,
     }
     write_ensemble(race.folder / "bundle", bundles, choice.mixture.rule, race.task.class_names, extras, fitted)
-
-
-def _write_member(contestant: Contestant, trial: FrozenTrial, bundle: Path) -> Path:
-    """The bundle of one trial."""
-    task, params = contestant.task, _told_params(trial)
-    extras = {"run": bundle.name, "measured": trial.user_attrs["measured"]}
-    if isinstance(contestant, SmallCnn):
-        folds = [contestant.run(trial.number, fold) / "bundle" for fold in range(task.num_folds)]
-        write_ensemble(bundle, folds, Rule("soft"), task.class_names, extras)
-        return bundle
-    assert isinstance(contestant, Classical)
-    view = contestant.views[params[VIEW]]
-    model = contestant.fit(params, np.ones(len(task.labels), dtype=bool))
-    graph = to_onnx(model, view.table.shape[1])
-    difference = check_parity(model, graph, view.table, bundle.name)
-    log.info("%s as ONNX: probabilities within %.1g of scikit-learn's", bundle.name, difference)
-    own = {key: value for key, value in params.items() if key != VIEW}
-    write_classical(bundle, graph, contestant.name, own, view.features, task.class_names, extras, view.net)
-    return bundle
-
-
-def _told_params(trial: FrozenTrial) -> dict[str, Any]:
-    return dict(trial.params)
 
 
 def _open_test(task: Task, folder: RunFolder, config: DictConfig, test: pd.DataFrame) -> dict[str, float]:

@@ -1,5 +1,11 @@
-"""Who may race: the families of classical models, and small CNNs whose folds are runs of train.py."""
+"""Who may race: the families of classical models, and small CNNs whose folds are runs of train.py.
 
+Classical models that are kept are fitted again on all rows of the folds: their settings carry over, they need no
+validation part, and one model takes the place of as many as there are folds. CNNs need such a part, so the nets of the
+folds are kept and vote.
+"""
+
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -8,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from sklearn.pipeline import Pipeline
 
+from cxr.classical.convert import check_parity, to_onnx
 from cxr.classical.families import FAMILIES, Rows, Space, fit_model
 from cxr.errors import TrainingError
 from cxr.evaluation.predictions import read_predictions
@@ -19,6 +27,11 @@ from cxr.experiments.automl.task import Probs, Task
 from cxr.experiments.automl.views import View
 from cxr.experiments.plan import PlanFolder, word
 from cxr.experiments.processes import THREADS, Job, run_jobs
+from cxr.inference.bundle import write_ensemble
+from cxr.inference.classical_predictor import write_classical
+from cxr.inference.combine import Rule
+
+log = logging.getLogger(__name__)
 
 VIEW = "features"
 CNN = "cnn"
@@ -66,8 +79,26 @@ class Classical:
     def fit(self, params: Mapping[str, Any], chosen: npt.NDArray[np.bool_]) -> Pipeline:
         """The model of the rows where `chosen` (N,) is true, which are all that it sees."""
         rows = Rows(self.views[params[VIEW]].table, self.task.labels, self.task.groups).take(chosen)
-        own = {key: value for key, value in params.items() if key != VIEW}
-        return fit_model(self.name, own, rows, self.threads, self.seed)
+        return fit_model(self.name, _without_view(params), rows, self.threads, self.seed)
+
+    def write(self, params: Mapping[str, Any], trial: int, bundle: Path, extras: Mapping[str, Any]) -> None:
+        """See `Contestant.write`.
+
+        Raises:
+            TrainingError: The graph does not answer as the model.
+        """
+        del trial
+        view = self.views[params[VIEW]]
+        model = self.fit(params, np.ones(len(self.task.labels), dtype=bool))
+        graph = to_onnx(model, view.table.shape[1])
+        difference = check_parity(model, graph, view.table, bundle.name)
+        log.info("%s as ONNX: probabilities within %.1g of scikit-learn's", bundle.name, difference)
+        names = self.task.class_names
+        write_classical(bundle, graph, self.name, _without_view(params), view.features, names, extras, view.net)
+
+
+def _without_view(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in params.items() if key != VIEW}
 
 
 @dataclass
@@ -111,11 +142,18 @@ class SmallCnn:
         """The run folder of a fold."""
         return self.folder.root / "trials" / f"{self.name}_{trial}" / f"fold_{fold}"
 
+    def write(self, params: Mapping[str, Any], trial: int, bundle: Path, extras: Mapping[str, Any]) -> None:
+        """See `Contestant.write`."""
+        del params
+        folds = [self.run(trial, fold) / "bundle" for fold in range(self.task.num_folds)]
+        write_ensemble(bundle, folds, Rule("soft"), self.task.class_names, extras)
+
     def _words(self, params: Mapping[str, Any], fold: int, run: Path) -> list[str]:
-        """The leak gate is off, since the folds were made of what it linked."""
+        """Of whatever net the recipe is, this is the small one; the folds were made of what the leak gate links."""
+        words = [one for one in self.words if not one.startswith("net=")]
         searched = [f"{key}={value}" for key, value in params.items()]
         return [
-            *self.words, "net=custom_cnn", *searched, "data.leak_gate=off", "report=false",
+            *words, "net=custom_cnn", *searched, "data.leak_gate=off", "report=false",
             word("run_name", f"{run.parent.name}-{run.name}"),
             word("data.split_file", self.folder.split(run.name)), word("hydra.run.dir", run),
         ]  # fmt: skip
@@ -124,5 +162,5 @@ class SmallCnn:
         """The probabilities of the fold's rows, in the order of the task."""
         table, _ = read_predictions(run / "predictions_test.csv")
         wanted = self.task.tell_ids(self.task.samples[self.task.folds == fold])["sample_id"].astype(str)
-        rows = table.set_index(table["sample_id"].astype(str)).loc[wanted]
-        return target_and_probs(rows)[1]
+        places = pd.Index(table["sample_id"].astype(str)).get_indexer(pd.Index(wanted))
+        return target_and_probs(table.iloc[places])[1]

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from cxr.data.cohort import fingerprint
 from cxr.data.samples import target_names
 from cxr.errors import ConfigError
-from cxr.experiments.automl.conclude import Conclusion, conclude, concluded_trials, describe, read_library
+from cxr.experiments.automl.conclude import Conclusion, conclude, describe, is_concluded, read_library
 from cxr.experiments.automl.contestants import Classical, SmallCnn
 from cxr.experiments.automl.leaderboard import Entry, write_leaderboard
 from cxr.experiments.automl.mixtures import Choice
@@ -40,14 +40,15 @@ from cxr.inference.bundle import load_net
 from cxr.inference.features import EMBEDDING, Features
 from cxr.training.evaluate import told_ids
 from cxr.training.run_folder import start_logging
-from cxr.training.sources import id_salt, open_images as open_store, read_pool, stored_preprocess
+from cxr.training.sources import id_salt, read_pool, stored_preprocess
+from cxr.training.sources import open_images as open_store
 
 log = logging.getLogger(__name__)
 
 
 def run_automl(
     plan: AutoML, config: DictConfig, folder: PlanFolder, words: Sequence[str], command: Sequence[str], console: Console
-) -> Conclusion:
+) -> Conclusion | None:
     """Search until the budget ends, then conclude; an earlier call on the folder is continued.
 
     Ctrl-C concludes with what there is, the test part left closed.
@@ -59,6 +60,9 @@ def run_automl(
         words: Those of the command for train.py.
         command: What trains, see `cxr.experiments.plan_run.run_plan`.
         console: Is told how it goes.
+
+    Returns:
+        None where an earlier call left nothing to do.
 
     Raises:
         CxrError: Plan, config or data cannot be used, or no trial came to an end.
@@ -86,7 +90,7 @@ def run_automl(
 
 def _search_and_conclude(
     race: Race, clock: Clock, plan: AutoML, config: DictConfig, test: pd.DataFrame | None, console: Console
-) -> Conclusion:
+) -> Conclusion | None:
     interrupted: KeyboardInterrupt | None = None
     try:
         race.run(clock, plan.trials)
@@ -94,8 +98,11 @@ def _search_and_conclude(
         if not race.trials():
             raise
         console.print("stopped: concluding with what there is, the test part left closed; once more ends at once")
-        interrupted = error
-    conclusion = conclude(race, config, plan.ensemble_size, None if interrupted else test)
+        interrupted, test = error, None
+    if is_concluded(race, test):
+        console.print(f"nothing is left to do; raise plan.budget_minutes for more trials; plan folder: {race.folder}")
+        return None
+    conclusion = conclude(race, config, plan.ensemble_size, test)
     _write_board(race, conclusion.choice)
     _tell_conclusion(conclusion, race, console)
     if interrupted is not None:
@@ -104,7 +111,9 @@ def _search_and_conclude(
 
 
 def _test_part(samples: pd.DataFrame) -> pd.DataFrame | None:
-    return samples[samples["split"] == "test"] if "split" in samples else None
+    """The dataset's official test part; None where it has none."""
+    found = samples[samples["split"] == "test"] if "split" in samples else samples[:0]
+    return found if len(found) else None
 
 
 def _make_contestants(

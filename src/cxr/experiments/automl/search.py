@@ -1,7 +1,8 @@
-"""The race: whoever has used the least time is tried next, until the clock says stop.
+"""The race: the family that has used the least time and the best one take turns, until the clock says stop.
 
-One Optuna study per contestant in one database, so that what was tried is there when the search goes on. Knows nothing
-of what a contestant is.
+So all have a first trial, none is starved, and half of the trials go where most is to be had. One Optuna study per
+contestant in one database, so that what was tried is there when the search goes on. Knows nothing of what a contestant
+is.
 """
 
 import time
@@ -41,6 +42,16 @@ class Contestant(Protocol):
 
         Returns:
             (M, K) probabilities for the rows of that fold.
+        """
+
+    def write(self, params: Mapping[str, Any], trial: int, bundle: Path, extras: Mapping[str, Any]) -> None:
+        """Write the bundle of a trial that came to an end.
+
+        Args:
+            params: As in its `predict`.
+            trial: Its number.
+            bundle: The bundle to make; the folder above exists.
+            extras: Plain values about it.
         """
 
 
@@ -125,7 +136,7 @@ class Race:
             running = [one for one in self.contestants if not self._is_out(one.name)]
             if not running:
                 break
-            self._try(min(running, key=lambda one: _spent(self.studies[one.name])), clock)
+            self._try(self._next(running), clock)
         if not self.trials():
             raise self._why_nothing(clock)
 
@@ -141,6 +152,13 @@ class Race:
         errors = [one for one in failed if "error" in one.user_attrs and OUT_OF_TIME not in one.user_attrs]
         return len(errors) >= PATIENCE and not self.studies[name].get_trials(states=(TrialState.COMPLETE,))
 
+    def _next(self, running: Sequence[Contestant]) -> Contestant:
+        tried = [one for one in running if self.studies[one.name].get_trials(states=(TrialState.COMPLETE,))]
+        ended = sum(map(studies.count_ended, self.studies.values()))
+        if len(tried) == len(running) and ended % 2:
+            return max(tried, key=lambda one: self.studies[one.name].best_value)
+        return min(running, key=lambda one: _spent(self.studies[one.name]))
+
     def _try(self, contestant: Contestant, clock: Clock) -> None:
         study = self.studies[contestant.name]
         study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
@@ -154,14 +172,15 @@ class Race:
         started = clock.now()
         try:
             probs = self._predict_folds(contestant, params, trial, clock)
+            self._keep(probs, contestant.name, trial)
         finally:
             trial.set_user_attr("seconds", clock.now() - started)
-        run = f"{contestant.name}_{trial.number}"
-        write_predictions(
-            self.task.tabulate(probs, run), self.task.class_names, self.table(contestant.name, trial.number)
-        )
-        trial.set_user_attr("measured", self.task.measure(probs))
         return self.task.score(probs)
+
+    def _keep(self, probs: Probs, name: str, trial: Trial) -> None:
+        table = self.task.tabulate(probs, f"{name}_{trial.number}")
+        write_predictions(table, self.task.class_names, self.table(name, trial.number))
+        trial.set_user_attr("measured", self.task.measure(probs))
 
     def _predict_folds(self, contestant: Contestant, params: Mapping[str, Any], trial: Trial, clock: Clock) -> Probs:
         """(N, K) out-of-fold probabilities."""
