@@ -46,4 +46,3 @@ def test_a_graph_that_gives_no_numbers_is_refused():
     graph = to_onnx(fit_model("knn", FAMILIES["knn"].first, rows, 1, 0), 60)
     with pytest.raises(TrainingError, match="differs by nan"):
         check_parity(Broken(), graph, rows.table, "knn_0")
-

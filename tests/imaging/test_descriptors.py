@@ -57,7 +57,9 @@ def test_unknown_descriptors(names):
 
 
 def test_images_that_are_too_small():
-    with pytest.raises(ConfigError, match=r"at least 32 x 32 pixels to describe, got 31 x 40; choose a larger plan.size"):
+    with pytest.raises(
+        ConfigError, match=r"at least 32 x 32 pixels to describe, got 31 x 40; choose a larger plan.size"
+    ):
         describe(IMAGES[:, :31, :40], ["gradients"])
 
 

@@ -125,7 +125,9 @@ def test_a_graph_of_other_names():
 
     table = np.random.default_rng(0).random((20, 3)).astype(np.float32)
     graph = convert(LogisticRegression().fit(table, np.arange(20) % 2), table[:1]).SerializeToString()
-    with pytest.raises(WeightsError, match=r"expected an ONNX model from features to probabilities, got one from \['X'\]"):
+    with pytest.raises(
+        WeightsError, match=r"expected an ONNX model from features to probabilities, got one from \['X'\]"
+    ):
         open_model(graph)
 
 

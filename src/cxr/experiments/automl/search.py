@@ -163,8 +163,9 @@ class Race:
         study = self.studies[contestant.name]
         study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
         studies.run_trials(
-            study, 1, lambda trial: self._run(contestant, trial, clock), lambda _, trial: self.after_trial(self, trial)
-        )
+            study, 1, lambda trial: self._run(contestant, trial, clock),
+            lambda _, trial: self.after_trial(self, trial), collect_garbage=False,
+        )  # fmt: skip
 
     def _run(self, contestant: Contestant, trial: Trial, clock: Clock) -> float:
         params = studies.suggest(trial, contestant.space)
