@@ -1,8 +1,8 @@
 """The folder that leaves a training run, and the predictor that is made of it.
 
 A bundle is ``bundle.json`` and the files that its kind needs; a net's are ``model.safetensors`` and maybe
-``outliers.safetensors``, an ensemble's are whole bundles in ``members/<number>/``. Nothing in it is pickled, loading
-runs no code from it: a net is named by a key of `cxr.models.build.BUILDERS`, never by a dotted path, and no weights but
+``outliers.safetensors``, an ensemble's are whole bundles in ``members/<number>/``, and a classical model's are those of
+`cxr.inference.classical_predictor`. Nothing in it is pickled, loading runs no code from it: a net is named by a key of `cxr.models.build.BUILDERS`, never by a dotted path, and no weights but
 its own are read. Knows nothing of training, configs, or how images are labelled.
 """
 

@@ -32,7 +32,7 @@ def main() -> None:
     logits = np.random.default_rng(0).normal(rows["label"].to_numpy()[:, None] * np.array([[-1.0, 1.0]]), 1.0)
     write_predictions(make_predictions(rows, logits, classes, "test", "stub"), classes, run / "predictions_test.csv")
     torch.manual_seed(0)
-    net = build_net(num_classes=2, **{key: value for key, value in NET.items()}).eval()
+    net = build_net(num_classes=2, **NET).eval()
     write_bundle(run / "bundle", net, NET, classes, Preprocess(size=(32, 32)), {})
 
 

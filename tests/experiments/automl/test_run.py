@@ -164,7 +164,7 @@ def test_the_test_part_is_opened_once_by_the_winner_as_it_will_be_used(automl, f
     give_test_part(monkeypatch)
     _, config = automl("plan.trials=1")
     table, _ = read_predictions(folder / "predictions_test.csv")
-    samples, names = automl_run.read_pool(config)
+    samples, _ = automl_run.read_pool(config)
     test = samples[samples["split"] == "test"]
     probs = load_bundle(folder / "bundle").predict(test["image_path"].tolist())
     np.testing.assert_allclose(table["prob_1"], probs["prob_1"], atol=1e-9)
@@ -250,6 +250,17 @@ def test_small_cnns_race_on_the_same_folds_and_their_nets_vote(automl, folder):
         np.testing.assert_allclose(own["prob_1"], told["prob_1"])
     (member,) = (folder / "bundle" / "members").iterdir()
     assert len(list((member / "members").iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_a_cnn_trial_is_runs_of_train_py(automl, folder, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "STUB", [*STUB[:-1], str(ROOT / "train.py")])
+    automl("plan.families=[knn]", "plan.include_dnn=true", "plan.trials=2")
+    assert {"cnn_0", "knn_0"} <= set(board(folder)["name"])
+    run = folder / "trials" / "cnn_0" / "fold_1"
+    split = pd.read_csv(run / "split.csv")
+    expected = pd.read_csv(folder / "splits" / "fold_1.csv")
+    assert split.set_index("sample_id")["split"].to_dict() == expected.set_index("sample_id")["split"].to_dict()
 
 
 def test_a_cnn_that_fails_is_told_with_its_log(automl, folder, tmp_path):

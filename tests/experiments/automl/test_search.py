@@ -20,7 +20,7 @@ CLASSES = ["normal", "covid"]
 def make_task(rows=40, folds=4, metric="auroc"):
     samples = pd.DataFrame({
         "sample_id": [f"s{n:03d}" for n in range(rows)], "label": np.arange(rows) % 2,
-        "patient_id": [f"p{n}" for n in range(rows)], "group": np.arange(rows), "content_hash": [str(n) for n in range(rows)],
+        "patient_id": [f"p{n}" for n in range(rows)], "group": np.arange(rows),
     })  # fmt: skip
     return Task(samples, CLASSES, np.arange(rows) // 2 % folds, metric, lambda table: table)
 

@@ -4,7 +4,7 @@ Knows nothing of single models or of how mixtures are made.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cxr.experiments.automl.leaderboard import Entry, write_leaderboard
 from cxr.experiments.automl.mixtures import Choice
 from cxr.experiments.automl.search import Clock, Contestant, Race
 from cxr.experiments.automl.settings import PIXELS, AutoML, check_monitor
-from cxr.experiments.automl.task import Task, make_task
+from cxr.experiments.automl.task import make_task
 from cxr.experiments.automl.views import (
     View,
     find_bundle,
@@ -81,7 +81,8 @@ def run_automl(
     task = make_task(divided, metric, partial(told_ids, config=config))
     cores = available_cores() if plan.max_cores is None else plan.max_cores
     with threadpool_limits(limits=cores):
-        contestants = _make_contestants(plan, config, folder, task, words, command, cores)
+        views = _make_views(plan, config, task.samples, samples) if plan.families else {}
+        contestants = _make_contestants(plan, config.seed, views, SmallCnn(task, folder, words, command, cores))
         race = Race(contestants, task, folder.root, config.seed, partial(_tell_trial, console))
         clock = Clock(plan.budget_minutes * 60, race.spent)
         console.print(f"{clock.budget - clock.spent:.0f} s for trials of {', '.join(race.studies)}, in {folder.root}")
@@ -116,30 +117,27 @@ def _test_part(samples: pd.DataFrame) -> pd.DataFrame | None:
     return found if len(found) else None
 
 
-def _make_contestants(
-    plan: AutoML, config: DictConfig, folder: PlanFolder, task: Task, words: Sequence[str], command: Sequence[str],
-    cores: int,
-) -> list[Contestant]:  # fmt: skip
-    views = _make_views(plan, config, task.samples) if plan.families else {}
-    racing: list[Contestant] = [Classical(name, views, task, cores, config.seed) for name in plan.families]
-    return [*racing, SmallCnn(task, folder, words, command, cores)] if plan.include_dnn else racing
+def _make_contestants(plan: AutoML, seed: int, views: Mapping[str, View], cnn: SmallCnn) -> list[Contestant]:
+    racing: list[Contestant] = [Classical(name, views, cnn.task, cnn.threads, seed) for name in plan.families]
+    return [*racing, cnn] if plan.include_dnn else racing
 
 
-def _make_views(plan: AutoML, config: DictConfig, samples: pd.DataFrame) -> dict[str, View]:
+def _make_views(plan: AutoML, config: DictConfig, samples: pd.DataFrame, pool: pd.DataFrame) -> dict[str, View]:
+    """What models may see of the samples; the pool has those of the test part too."""
     files = samples["image_path"].tolist(), samples["content_hash"].tolist()
     if plan.features == PIXELS:
         preprocess = pixel_preprocess(stored_preprocess(config), to_sides("plan.size", plan.size))
         return make_pixel_views(preprocess, open_images(open_store(config, preprocess), *files), plan.featurize)
     bundle = find_bundle(plan.features)
     net = load_net(bundle)
-    _check_other_images(net.extras.get("data_fingerprint"), samples, bundle)
+    _check_other_images(net.extras.get("data_fingerprint"), (samples, pool), bundle)
     images = open_images(open_store(config, net.preprocess), *files)
     return make_embedding_view(Features(EMBEDDING, net.preprocess, (), net), images, bundle)
 
 
-def _check_other_images(learnt: object, samples: pd.DataFrame, bundle: Path) -> None:
+def _check_other_images(learnt: object, tables: Sequence[pd.DataFrame], bundle: Path) -> None:
     """Raise ConfigError for a net that was trained on these images, whose embedding knows their labels."""
-    if learnt == fingerprint(samples):
+    if learnt in [fingerprint(table) for table in tables]:
         raise ConfigError(
             f"plan.features must be a net of other images, but {bundle} was trained on these, so its embedding knows "
             "their labels and every score would be too good; give a net trained elsewhere"
