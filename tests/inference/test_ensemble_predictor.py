@@ -153,6 +153,24 @@ def test_a_rule_of_another_version_is_refused(bundles, tmp_path):
             load_bundle(tmp_path / "all")
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"members": 0}, {"members": 3}, {"members": 10**9}, {"members": "2"}, {"members": None}, {"rule": []},
+        {"rule": {"name": "soft"}}, {"rule": {"name": ["soft"], "settings": {}}},
+        {"rule": {"name": "soft", "settings": {"weights": ["a", None]}}},
+        {"rule": {"name": "stack", "settings": {"coefficients": [[1], [2, 3]], "intercepts": 1}}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_description_is_a_clear_error(bundles, tmp_path, values):
+    write_ensemble(tmp_path / "all", bundles, Rule("soft"), NAMES, {})
+    path = tmp_path / "all" / DESCRIPTION
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(WeightsError, match=r"expected .*(bundle.json|members/\d+)"):
+        load_bundle(tmp_path / "all")
+
+
 def test_bundles_that_cannot_be_combined_are_never_written(bundles, tmp_path):
     with pytest.raises(WeightsError, match="one weight from 0 for each of 2 members"):
         write_ensemble(tmp_path / "all", bundles, Rule("soft", {"weights": [1]}), NAMES, {})

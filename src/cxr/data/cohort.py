@@ -130,6 +130,27 @@ def read_dataset(reader: Callable[[], pd.DataFrame], classes: Mapping[str, str |
     return LabelledSamples(samples, class_names, report)
 
 
+def tell_one_class(dataset: LabelledSamples, name: str) -> LabelledSamples:
+    """The same samples as two classes: any other (label 0), and the one (label 1).
+
+    Args:
+        dataset: With one class per sample.
+        name: One of its classes.
+
+    Raises:
+        ConfigError: It has no such class.
+    """
+    names = [] if target_names(dataset.samples) else dataset.class_names
+    if name not in names:
+        raise ConfigError(
+            f"expected data.one_class to be a class of the dataset ({list_first(names)}), but got {name!r}; "
+            "choose one of these"
+        )
+    samples = dataset.samples.assign(label=(dataset.samples["label"] == names.index(name)).astype("int64"))
+    two = [f"not {name}", name]
+    return LabelledSamples(samples, two, dataset.report | {"classes": two})
+
+
 def _count_by_source(samples: pd.DataFrame, class_names: list[str]) -> dict[str, dict[str, int]]:
     """Source -> class -> samples; warns of classes that one source alone has, for then the source tells the class."""
     counts = {str(source): count_classes(rows, class_names) for source, rows in samples.groupby("source")}

@@ -16,6 +16,7 @@ from rich.console import Console
 from cxr.errors import ConfigError, DataError, TrainingError
 from cxr.experiments.automl.settings import AutoML
 from cxr.experiments.cv import CrossValidation
+from cxr.experiments.ovr import OneVsRest
 from cxr.experiments.plan import Plan, PlanFolder, PlannedRun, check_setting, plan_arguments, recipe_words, word
 from cxr.experiments.processes import EndedJob, Job, available_cores, run_jobs, share_machine
 from cxr.experiments.seeds import Seeds
@@ -27,7 +28,12 @@ from cxr.training.fit import preflight
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 
-PLANS: dict[str, Callable[..., Plan | AutoML]] = {"cv": CrossValidation, "seeds": Seeds, "automl": AutoML}
+PLANS: dict[str, Callable[..., Plan | AutoML]] = {
+    "cv": CrossValidation,
+    "seeds": Seeds,
+    "ovr": OneVsRest,
+    "automl": AutoML,
+}
 LOG = "output.log"
 
 

@@ -2,8 +2,9 @@
 
 A bundle is ``bundle.json`` and the files that its kind needs; a net's are ``model.safetensors`` and maybe
 ``outliers.safetensors``, an ensemble's are whole bundles in ``members/<number>/``, and a classical model's are those of
-`cxr.inference.classical_predictor`. Nothing in it is pickled, loading runs no code from it: a net is named by a key of `cxr.models.build.BUILDERS`, never by a dotted path, and no weights but
-its own are read. Knows nothing of training, configs, or how images are labelled.
+`cxr.inference.classical_predictor`. Nothing in it is pickled, loading runs no code from it: a net is named by a key of
+`cxr.models.build.BUILDERS`, never by a dotted path, and no weights but its own are read. Knows nothing of training,
+configs, or how images are labelled.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +163,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
     """
     description = read_description(folder)
     kind = description.get("kind", NET)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise WeightsError(
             f"expected {folder / DESCRIPTION} to be of kind {', '.join(KINDS)}, got {kind!r}; update cxr-lab"
         )
@@ -210,14 +211,13 @@ def _load_net(folder: Path, description: Mapping[str, Any], device: torch.device
 
 
 def _load_ensemble(folder: Path, description: Mapping[str, Any], device: torch.device) -> EnsemblePredictor:
-    bundles = [f"{MEMBERS}/{number}" for number in range(description["members"])]
-    for bundle in bundles:
+    members = []
+    for number in range(description["members"]):
+        bundle = f"{MEMBERS}/{number}"
         read_checked(folder, f"{bundle}/{DESCRIPTION}", description)
-    return EnsemblePredictor(
-        members=[load_bundle(folder / bundle, device) for bundle in bundles],
-        rule=Rule(description["rule"]["name"], description["rule"]["settings"]),
-        **described_answer(description),
-    )
+        members.append(load_bundle(folder / bundle, device))
+    rule = Rule(description["rule"]["name"], description["rule"]["settings"])
+    return EnsemblePredictor(members=members, rule=rule, **described_answer(description))
 
 
 def _read_outliers(folder: Path, description: Mapping[str, Any]) -> OutlierScorer | None:

@@ -68,6 +68,7 @@ RULES = {
     "data.split_file": optional(TEXT),
     "data.fractions": FRACTIONS,
     "data.classes": optional(MAPPING),
+    "data.one_class": optional(TEXT),
     "optimizer.lr": POSITIVE,
     "trainer.max_epochs": whole(1),
     "trainer.min_epochs": optional(whole(1)),
