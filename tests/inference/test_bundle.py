@@ -122,7 +122,7 @@ def test_temperature_softens_the_probabilities(bundle):
 
 
 def test_a_kind_that_this_version_does_not_know(bundle):
-    with pytest.raises(WeightsError, match="to be of kind net, ensemble, got .oracle.; update cxr-lab"):
+    with pytest.raises(WeightsError, match="to be of kind net, ensemble, classical, got .oracle.; update cxr-lab"):
         load_bundle(edit(bundle, kind="oracle"))
 
 

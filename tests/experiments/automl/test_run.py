@@ -14,6 +14,9 @@ from sklearn.metrics import accuracy_score
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
 from cxr.evaluation.predictions import read_predictions
+from cxr.evaluation.report.collect import Options
+from cxr.evaluation.report.material import read_run
+from cxr.evaluation.report.page import write_report
 from cxr.evaluation.statistics.bootstrap import bootstrap_metrics
 from cxr.experiments.automl import run as automl_run
 from cxr.experiments.automl import views
@@ -160,7 +163,7 @@ def give_test_part(monkeypatch):
     monkeypatch.setattr(automl_run, "read_pool", read)
 
 
-def test_the_test_part_is_opened_once_by_the_winner_as_it_will_be_used(automl, folder, monkeypatch):
+def test_the_test_part_is_opened_once_by_the_winner_as_it_will_be_used(automl, folder, tmp_path, monkeypatch):
     give_test_part(monkeypatch)
     _, config = automl("plan.trials=1")
     table, _ = read_predictions(folder / "predictions_test.csv")
@@ -172,6 +175,11 @@ def test_the_test_part_is_opened_once_by_the_winner_as_it_will_be_used(automl, f
     (opening,) = map(json.loads, (folder.parent / "logs" / "test_openings.jsonl").read_text().splitlines())
     assert opening["run"] == "plan"
     assert "test/auroc" in json.loads((folder / "metrics.json").read_text())["metrics"]
+    material = read_run(folder)
+    assert list(material.questions[0].parts) == ["val", "test"]
+    assert material.bundle["kind"] == "ensemble"
+    write_report(material, tmp_path / "again", Options())
+    assert "AUROC" in (tmp_path / "again" / "report.html").read_text()
 
 
 def test_pixels_without_features_tell_the_time_saved(automl, folder):

@@ -12,18 +12,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from omegaconf import DictConfig
 
 from cxr.data.cohort import fingerprint
+from cxr.ensemble.folder import OF_THE_DATA, RECORD
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
 from cxr.evaluation.report.collect import Options, target_and_probs
-from cxr.evaluation.report.material import Material, ledger_path, read_questions
+from cxr.evaluation.report.material import ledger_path, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.experiments.automl.mixtures import Choice, Library, choose
 from cxr.experiments.automl.search import Race
 from cxr.experiments.automl.task import Probs, Task
+from cxr.experiments.sweep_records import replace_file
 from cxr.inference.bundle import Fitted, load_bundle, write_ensemble
 from cxr.inference.combine import to_logits
 from cxr.training.building import plain
@@ -77,6 +80,7 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
     table = race.task.tabulate(
         choice.probs[choice.strategy], folder.root.name, 1.0 if temperature is None else temperature
     )
+    _write_records(folder, config, describe(choice, library))
     metrics = folder.write_evaluation(table, race.task.class_names, "val")
     folder.write_metrics(metrics)
     fitted = Fitted(temperature, choose_points(folder, config.operating_point))
@@ -84,10 +88,7 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
     if test is not None:
         metrics |= _open_test(race.task, folder, config, test)
         folder.write_metrics(metrics)
-    write_report(
-        Material(f"AutoML {folder.root.name}", read_questions(folder.root)), folder.root,
-        Options(rule=config.operating_point),
-    )  # fmt: skip
+    write_report(read_run(folder.root), folder.root, Options(rule=config.operating_point))
     return Conclusion(choice, library, metrics)
 
 
@@ -106,6 +107,14 @@ def describe(choice: Choice, library: Library) -> dict[str, Any]:
     names = [library.names[place] for place in choice.mixture.members]
     settings = choice.mixture.rule.settings
     return {"strategy": choice.strategy, "rule": choice.mixture.rule.name, "members": names, **settings}
+
+
+def _write_records(folder: RunFolder, config: DictConfig, winner: Mapping[str, Any]) -> None:
+    """What makes the folder an ensemble's, which commands take as they take a run."""
+    values = plain(config)
+    kept = {"run_name": config.run_name, **{key: values[key] for key in OF_THE_DATA}}
+    replace_file(folder.config, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+    replace_file(folder.root / RECORD, yaml.safe_dump(dict(winner), sort_keys=False, allow_unicode=True))
 
 
 def _calibrate(probs: Probs, task: Task) -> float | None:
