@@ -10,7 +10,7 @@ from cxr.training.config_rules import POSITIVE, SWITCH, TEXT, optional, whole
 
 PIXELS = "pixels"
 FAMILY_NAMES = ("svm", "xgboost", "lightgbm", "random_forest", "logistic_regression", "knn")
-MODULES = ("optuna", "onnxruntime", "skl2onnx", "onnxmltools", "skimage", "threadpoolctl")
+MODULES = ("optuna", "onnxruntime", "skl2onnx", "onnxmltools", "skimage")
 
 
 @dataclass(frozen=True)
