@@ -9,7 +9,6 @@ an ensemble is stored.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from cxr.ensemble.stacking import fit_stack
 from cxr.errors import ConfigError
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.predictions import make_predictions
-from cxr.evaluation.report.collect import choose_points
+from cxr.evaluation.report.collect import describe_points
 from cxr.evaluation.report.material import Question
 from cxr.inference.bundle import Fitted
 from cxr.inference.combine import Rule, to_logits
@@ -114,7 +113,7 @@ def combine_runs(
         part: _tell(rows, rule(rows.probs), names, part, name, temperature).assign(fold=rows.table["fold"])
         for part, rows in parts.items()
     }
-    point = _choose_points(tables["val"], names, operating_rule)
+    point = describe_points([Question("", names, {"val": tables["val"]})], operating_rule)
     return Ensemble([members[i] for i in kept], rule, names, tables, Fitted(temperature, point), [])
 
 
@@ -128,7 +127,7 @@ def _combine_recipes(
     probs = cross_fit(rows, fit) if learns else final(rows.probs)
     table = _tell(rows, probs, names, "test", name).assign(run=rows.table["run"], fold=rows.table["fold"])
     kept, final = _drop_silent(len(members), final)
-    point = _choose_points(table, names, operating_rule)
+    point = describe_points([Question("", names, {"val": table})], operating_rule)
     notes = [OF_FOLDS, *([CROSS_FITTED] if learns else [])]
     return Ensemble([members[i] for i in kept], final, names, {POOLED: table}, Fitted(None, point), notes)
 
@@ -196,10 +195,3 @@ def _tell(
     samples = rows.table.rename(columns={"target": "label"})
     value = 1.0 if temperature is None else temperature
     return make_predictions(samples, to_logits(probs), class_names, part, name, temperature=value)
-
-
-def _choose_points(table: pd.DataFrame, class_names: list[str], rule: str) -> dict[str, Any] | None:
-    """With two classes the point itself, with more class -> point; None where there is none."""
-    found = choose_points(Question("", class_names, {"val": table}), rule)
-    points = {name: point.to_dict() for name, point in found.items()}
-    return next(iter(points.values()), None) if len(class_names) == 2 or not points else points

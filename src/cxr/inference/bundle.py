@@ -1,9 +1,10 @@
 """The folder that leaves a training run, and the predictor that is made of it.
 
 A bundle is ``bundle.json`` and the files that its kind needs; a net's are ``model.safetensors`` and maybe
-``outliers.safetensors``, an ensemble's are whole bundles in ``members/<number>/``. Nothing in it is pickled, loading
-runs no code from it: a net is named by a key of `cxr.models.build.BUILDERS`, never by a dotted path, and no weights but
-its own are read. Knows nothing of training, configs, or how images are labelled.
+``outliers.safetensors``, an ensemble's are whole bundles in ``members/<number>/``, and a classical model's are those of
+`cxr.inference.classical_predictor`. Nothing in it is pickled, loading runs no code from it: a net is named by a key of
+`cxr.models.build.BUILDERS`, never by a dotted path, and no weights but its own are read. Knows nothing of training,
+configs, or how images are labelled.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from torch import nn
 
 from cxr.errors import ConfigError, DataError, WeightsError
 from cxr.imaging.preprocess import InputContract, Preprocess
+from cxr.inference.classical_predictor import KIND as CLASSICAL
+from cxr.inference.classical_predictor import load_classical
 from cxr.inference.combine import Rule
 from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
 from cxr.inference.ensemble_predictor import EnsemblePredictor
@@ -250,4 +253,5 @@ def _to_contract(values: Mapping[str, Any]) -> InputContract:
 KINDS: dict[str, Callable[[Path, Mapping[str, Any], torch.device], Predictor]] = {
     NET: _load_net,
     ENSEMBLE: _load_ensemble,
+    CLASSICAL: lambda folder, description, device: load_classical(folder, description),
 }
