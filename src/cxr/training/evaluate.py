@@ -129,11 +129,8 @@ def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
 def fit_beside(experiment: Experiment, folder: RunFolder) -> Fitted:
     """What goes with the net: temperature, operating point, and what tells images unlike those of training."""
     outliers = fit_outliers(*(_batches(experiment.datamodule, part) for part in ("train", "val")))
-    return Fitted(
-        folder.read_temperature(),
-        describe_points(read_questions(folder.root, ("val",)), experiment.config.operating_point),
-        outliers,
-    )
+    points = describe_points(read_questions(folder.root, ("val",)), experiment.config.operating_point)
+    return Fitted(folder.read_temperature(), points, outliers)
 
 
 def _batches(data: ChestDataModule, part: str) -> Iterator[StoredArray]:
