@@ -17,7 +17,7 @@ FLOORS = [
     ["data", "models"],
     ["inference", "evaluation"],
     ["explanation"],
-    ["training", "ensemble"],
+    ["training", "ensemble", "classical"],
     ["experiments"],
     ["doctor", "entry"],
     ["compose"],

@@ -182,7 +182,12 @@ def made_small(line, lab, images, runs):
     small = ["preprocess.size=[32,32]", "callbacks=quiet", "logger=none", "trainer.max_epochs=1", "data.limit=40",
              "data.fractions=[0.5,0.25,0.25]"]  # fmt: skip
     phantoms = ["data.cohort.studies=110", "data.cohort.size=64", f"data.root={lab}/data/phantom_demo"]
-    small += ["plan.folds=2"] if "plan=cv" in words else ["plan.seeds=[0,1]"] if "plan=seeds" in words else []
+    plans = {
+        "plan=cv": ["plan.folds=2"],
+        "plan=seeds": ["plan.seeds=[0,1]"],
+        "plan=automl": ["plan.folds=2", "plan.trials=2"],
+    }
+    small += [word for plan, shorter in plans.items() if plan in words for word in shorter]
     if "data=image_folder" in words:
         return words + small
     if "experiment=demo" in words or "data=phantom" in words:

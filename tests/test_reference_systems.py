@@ -95,11 +95,13 @@ RECIPES = {
         "loss.class_weights": "none", "scheduler._target_": None,
     },
     "reference_c_resnet50v2": {
-        "net.architecture": "resnetv2_50", "net.head.hidden": 128, "net.head.dropout": 0.2,
-        "net.head.activation": "relu", "sampler.mode": "downsample", "monitor.metric": "val/loss", "monitor.mode": "min",
+        "net.architecture": "resnetv2_50", "net.head.hidden": 128, "net.head.activation": "relu",
+        "sampler.mode": "downsample", "monitor.metric": "val/loss", "monitor.mode": "min", "optimizer.lr": 1e-4,
         "scheduler._target_": "cxr.training.schedulers.make_plateau",
     },
-    "reference_c_coatnet": {"net.architecture": "coatnet_0_rw_224", "net.head.hidden": 128},
+    "reference_c_coatnet": {
+        "net.architecture": "coatnet_0_rw_224", "net.head.hidden": 128, "net.head.dropout": 0.2,
+    },
     "reference_d_vgg16": {
         "net.architecture": "vgg16", "optimizer._target_": "torch.optim.Adam", "optimizer.lr": 1e-4,
         "scheduler._target_": "cxr.training.schedulers.make_inverse_time", "scheduler.decay": 1e-5,

@@ -4,7 +4,7 @@ import pytest
 
 from cxr.evaluation.explain_page import read_explanations, write_page
 
-FACTS = {"run": "demo", "part": "test", "method": "gradcam", "images": 9, "target": None}
+FACTS = {"run": "demo", "part": "test", "method": "gradcam", "images": 9, "target": None, "notes": ["A note."]}
 SANITY = {"images": 4, "state": "passed", "failed": False, "verdict": "the maps <depend> on the net", "rows": [],
           "memorised": 1.0, "limit": 0.7}  # fmt: skip
 INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6, "method": "patient bootstrap", "k": None, "n": None}
@@ -36,6 +36,7 @@ def test_the_page_shows_intervals_and_where_there_is_none(folder):
     assert page.count("0.400 to 0.600") == 19
     assert page.count("no interval") == 1
     assert "&lt;depend&gt;" in page
+    assert "<p>A note.</p>" in page
 
 
 def test_scores_of_an_earlier_call_do_not_stay(folder, tmp_path):

@@ -120,7 +120,7 @@ def test_a_plan_is_not_continued_as_another(plan):
     ("overrides", "error", "message"),
     [
         (["plan.folder=nowhere"], DataError, "plan.folder must be the folder of a plan .* nowhere has no plan.yaml"),
-        (["plan.name=nine"], ConfigError, "plan.name must be one of cv, seeds, staged, sizes, but got 'nine'"),
+        (["plan.name=nine"], ConfigError, "must be one of cv, seeds, staged, sizes, ovr, automl, but got 'nine'"),
         (["+plan.folds=3"], ConfigError, "plan=seeds cannot be made of seeds, folds: .*unexpected keyword"),
         (["plan.jobs=0"], ConfigError, "plan.jobs must be a whole number >= 1, but got 0"),
         (["plan.folder=5"], ConfigError, "plan.folder must be null or a text, but got 5"),

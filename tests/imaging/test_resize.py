@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxr.imaging.preprocess import Preprocess
-from cxr.imaging.resize import boxes_to_size, fit_to_size, resize
+from cxr.imaging.resize import boxes_to_size, fit_to_size, resize, undo_fit
 
 
 @pytest.fixture
@@ -103,3 +103,19 @@ def test_boxes_are_cut_at_the_border_and_lost_outside():
     np.testing.assert_allclose(boxes_to_size(boxes, WIDE, (20, 20), "crop"), [[0, 0, 20, 20], [0, 5, 5, 10]])
     np.testing.assert_allclose(boxes_to_size(boxes[:1], TALL, (20, 20), "pad"), [[5, 0, 10, 10]])
     assert boxes_to_size([], TALL, (20, 20), "pad").shape == (0, 4)
+
+
+@given(shape=st.tuples(st.integers(20, 60), st.integers(20, 60)), aspect=st.sampled_from(["pad", "crop", "stretch"]))
+@settings(deadline=None)
+def test_what_is_fitted_and_brought_back_lies_where_it_was(shape, aspect):
+    rows, columns = np.indices(shape)
+    centre = (shape[0] / 2 - 2, shape[1] / 2 + 1)
+    blob = np.exp(-((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / 18).astype(np.float32)
+    back = undo_fit(fit_to_size(blob, (80, 64), aspect), shape, aspect)
+    assert back.shape == shape
+    assert np.abs(np.array(np.unravel_index(back.argmax(), shape)) - np.round(centre)).max() <= 2
+
+
+def test_what_was_cut_away_comes_back_as_nothing():
+    back = undo_fit(fit_to_size(np.ones((20, 40), np.float32), (20, 20), "crop"), (20, 40), "crop")
+    np.testing.assert_array_equal(back, np.repeat([[0, 1, 0]], [20], axis=0).repeat([10, 20, 10], axis=1))

@@ -124,7 +124,9 @@ def test_temperature_softens_the_probabilities(bundle):
 
 @pytest.mark.parametrize("kind", ["oracle", ["net"]])
 def test_a_kind_that_this_version_does_not_know(bundle, kind):
-    with pytest.raises(WeightsError, match=re.escape(f"to be of kind net, got {kind!r}; update cxr-lab")):
+    with pytest.raises(
+        WeightsError, match=re.escape(f"to be of kind net, ensemble, classical, got {kind!r}; update cxr-lab")
+    ):
         load_bundle(edit(bundle, kind=kind))
 
 

@@ -8,11 +8,12 @@ import pytorch_lightning as pl
 import torch
 
 from cxr.errors import TrainingError
-from cxr.training.schedulers import make_cosine, make_inverse_time, make_one_cycle, make_plateau
+from cxr.training.schedulers import make_cosine, make_cycles, make_inverse_time, make_one_cycle, make_plateau
 
 SCHEDULERS = {
     "none": None,
     "cosine": partial(make_cosine, warmup=0.1, final=0.0),
+    "cycles": partial(make_cycles, cycles=2),
     "one cycle": partial(make_one_cycle, warmup=0.3),
     "inverse time": partial(make_inverse_time, decay=0.01),
     "plateau": partial(make_plateau, mode="max", factor=0.1, patience=0),

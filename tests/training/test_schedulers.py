@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cxr.training.schedulers import make_cosine, make_inverse_time, make_one_cycle, make_plateau
+from cxr.training.schedulers import make_cosine, make_cycles, make_inverse_time, make_one_cycle, make_plateau
 
 
 @pytest.fixture
@@ -30,6 +30,12 @@ def test_cosine_warms_up_to_the_peak(optimizer):
     got = rates(make_cosine(optimizer, 20, warmup=0.25, final=0.0), optimizer, 20)
     assert got[:6] == pytest.approx([0.1 * (step + 1) / 6 for step in range(6)])
     assert max(got) == pytest.approx(0.1)
+
+
+def test_cycles_start_at_the_peak_and_end_near_nothing(optimizer):
+    got = rates(make_cycles(optimizer, 20, cycles=4), optimizer, 20)
+    cosine = [0.1 * 0.5 * (1 + math.cos(math.pi * step / 5)) for step in range(5)]
+    assert got == pytest.approx(cosine * 4)
 
 
 def test_inverse_time_decay_is_that_of_keras(optimizer):

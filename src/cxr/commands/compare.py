@@ -165,9 +165,9 @@ def list_notes(runs: Sequence[Run]) -> list[str]:
 
 def measure_costs(runs: Sequence[Run]) -> pd.DataFrame:
     """run, parameters, megabytes, gflops, latency_ms of each run that has a bundle; of folds, of the first net."""
-    from cxr.inference.bundle import load_net
+    from cxr.inference.bundle import load_bundle
     from cxr.inference.cost import measure_cost
 
     bundles = {run.name: run.folder / "bundle" for run in runs if (run.folder / "bundle").is_dir()}
-    rows = [{"run": name, **vars(measure_cost(load_net(bundle)))} for name, bundle in bundles.items()]
+    rows = [{"run": name, **vars(measure_cost(load_bundle(bundle)))} for name, bundle in bundles.items()]
     return pd.DataFrame(rows)

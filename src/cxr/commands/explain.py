@@ -1,4 +1,4 @@
-"""What `cxr explain` does: a run folder -> pictures of what its net looks at, and how far they can be believed.
+"""What `cxr explain` does: a run folder -> pictures of what its model looks at, and how far they can be believed.
 
 What is written names no file and holds ids only as the run's predictions do.
 """
@@ -25,9 +25,9 @@ from cxr.evaluation.localisation import measure_localisation
 from cxr.evaluation.predictions import classes_path, read_predictions
 from cxr.evaluation.report.collect import plain
 from cxr.evaluation.statistics.intervals import Interval
-from cxr.explanation.gallery import choose_labels, draw_gallery, read_images
-from cxr.inference.bundle import load_net
-from cxr.inference.net_predictor import NetPredictor
+from cxr.explanation.gallery import choose_labels, draw_gallery
+from cxr.explanation.pictures import describe_maps, leading_net, make_mean_maps, nets_of, read_pictures
+from cxr.inference.bundle import load_bundle
 from cxr.inference.predictor import Predictor
 from cxr.inference.saliency import make_maps
 from cxr.inference.sanity import Explain as Method
@@ -72,7 +72,8 @@ def explain(settings: Explanation) -> tuple[dict[str, Any], Path]:
     """
     prepare_environment()
     config = read_config(settings.run, settings.overrides)
-    predictor = load_net(settings.run / "bundle")
+    predictor = load_bundle(settings.run / "bundle")
+    nets_of(predictor)
     predictions, class_names = read_part(settings.run, settings.part, predictor, settings.target)
     rows = find_images(config, predictions)
     out = make_folder(settings)
@@ -82,7 +83,7 @@ def explain(settings: Explanation) -> tuple[dict[str, Any], Path]:
     localisation = localise(predictor, method, scored, settings.target)
     sanity = check_sanity(predictor, method, scored, settings.target)
     facts = {"run": settings.run.absolute().name, "part": settings.part, "method": settings.method,
-             "images": len(predictions), "target": settings.target}  # fmt: skip
+             "images": len(predictions), "target": settings.target, "notes": describe_maps(predictor)}  # fmt: skip
     return {"localisation": localisation, "sanity": sanity}, write_page(out, facts, pictures, localisation, sanity)
 
 
@@ -198,11 +199,11 @@ def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return ordered if len(ordered) <= count else ordered.sample(count, random_state=0)
 
 
-def localise(predictor: NetPredictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
+def localise(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any] | None:
     """Hold the maps of the rows against their boxes; None where no image has any."""
     known = rows[rows["boxes"].notna()] if "boxes" in rows else rows.head(0)
-    stored, boxes = read_images(predictor, known)
-    found = [one for one in boxes if one is not None]
+    pictures = read_pictures(predictor, known)
+    found = [one for one in pictures.boxes if one is not None]
     boxed = np.array([len(one) > 0 for one in found], dtype=np.bool_)
     if not boxed.any():
         return None
@@ -210,7 +211,8 @@ def localise(predictor: NetPredictor, method: Method, rows: pd.DataFrame, target
     probs = known[[f"prob_{k}" for k in classes]].to_numpy(dtype=np.float64)
     labels = np.asarray(classes)[probs.argmax(axis=1)] if target is None else choose_labels(predictor, known, target)
     patients = known["patient_id"].fillna(known["sample_id"]).to_numpy()
-    measured = measure_localisation(method(predictor, stored, labels), found, probs.max(axis=1), patients)
+    maps = make_mean_maps(predictor, method, pictures, labels)
+    measured = measure_localisation(maps, found, probs.max(axis=1), patients)
     table = measured.rows.copy()
     table.insert(0, "sample_id", known["sample_id"].to_numpy()[table.pop("image")])
     return {
@@ -229,9 +231,9 @@ def _plain(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, A
     return {maps: {score: plain(interval) for score, interval in own.items()} for maps, own in found.items()}
 
 
-def check_sanity(predictor: NetPredictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
-    """Both sanity checks of the method on the first of the rows, for the predicted classes."""
+def check_sanity(predictor: Predictor, method: Method, rows: pd.DataFrame, target: str | None) -> dict[str, Any]:
+    """Both sanity checks of the method on the first of the rows, for the predicted classes, by the leading net."""
     few = rows.head(SANITY_IMAGES)
-    stored, _ = read_images(predictor, few)
-    sanity = check_method(method, predictor, stored, choose_labels(predictor, few, target))
+    pictures, labels = read_pictures(predictor, few), choose_labels(predictor, few, target)
+    sanity = check_method(method, *leading_net(predictor, pictures, labels))
     return {"images": len(few)} | sanity.to_dict()

@@ -32,6 +32,7 @@ from cxr.data.samples import (
     PARTS,
     count_classes,
     label_columns,
+    list_first,
     make_samples,
     require_every_class,
     target_names,
@@ -140,6 +141,27 @@ def read_dataset(reader: Callable[[], pd.DataFrame], classes: Mapping[str, str |
     if "source" in samples and samples["source"].nunique() > 1:
         report["classes_by_source"] = _count_by_source(samples, class_names)
     return LabelledSamples(samples, class_names, report)
+
+
+def tell_one_class(dataset: LabelledSamples, name: str) -> LabelledSamples:
+    """The same samples as two classes: any other (label 0), and the one (label 1).
+
+    Args:
+        dataset: With one class per sample.
+        name: One of its classes.
+
+    Raises:
+        ConfigError: It has no such class.
+    """
+    names = [] if target_names(dataset.samples) else dataset.class_names
+    if name not in names:
+        raise ConfigError(
+            f"expected data.one_class to be a class of the dataset ({list_first(names)}), but got {name!r}; "
+            "choose one of these"
+        )
+    samples = dataset.samples.assign(label=(dataset.samples["label"] == names.index(name)).astype("int64"))
+    two = [f"not {name}", name]
+    return LabelledSamples(samples, two, dataset.report | {"classes": two})
 
 
 def _count_by_source(samples: pd.DataFrame, class_names: list[str]) -> dict[str, dict[str, int]]:

@@ -42,7 +42,7 @@ def write_page(
 
     Args:
         folder: Where; it is there.
-        facts: `run`, `part`, `method`, `target` or None, `images` (how many the part has).
+        facts: `run`, `part`, `method`, `target` or None, `images` (how many the part has), `notes` (sentences).
         pictures: The gallery.
         localisation: `images`, `boxed`, `patients`, `classes`, and what `measure_localisation` found as plain values;
             None without boxes.

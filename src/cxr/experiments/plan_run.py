@@ -14,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from cxr.errors import ConfigError, DataError, TrainingError
+from cxr.experiments.automl.settings import AutoML
 from cxr.experiments.cv import CrossValidation
+from cxr.experiments.ovr import OneVsRest
 from cxr.experiments.plan import (
     Plan,
     PlanFolder,
@@ -37,14 +39,24 @@ from cxr.training.fit import preflight
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 
-PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds, "staged": Staged, "sizes": Sizes}
+PLANS: dict[str, Callable[..., Plan | AutoML]] = {
+    "cv": CrossValidation,
+    "seeds": Seeds,
+    "staged": Staged,
+    "sizes": Sizes,
+    "ovr": OneVsRest,
+    "automl": AutoML,
+}
 LOG, COMPOSED = "output.log", ".composed.log"
 ONLY_COMPOSE = ("--cfg", "job")
 """What makes train.py compose its config and stop."""
 
 
-def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -> Summary:
+def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -> Summary | None:
     """Carry out the plan of a config, or what is missing of it, and write ``summary.csv`` and the like.
+
+    AutoML is a search instead of a list of runs: it has the record, the folds and the folder of a plan, and carries
+    itself out.
 
     Args:
         config: The composed config (configs/run.yaml) with a section `plan`.
@@ -62,13 +74,16 @@ def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -
     console = Console(soft_wrap=True, highlight=False, markup=False)
     with folder.locked():
         try:
+            if isinstance(plan, AutoML):
+                _search(plan, config, folder, recipe_words(words), command, console)
+                return None
             return _carry_out(plan, config, folder, _Trainer(config, recipe_words(words), command, folder, console))
         except KeyboardInterrupt:
             console.print(f"stopped; {how_to_continue(folder)}")
             raise SystemExit(130) from None
 
 
-def make_plan(settings: dict[str, Any]) -> Plan:
+def make_plan(settings: dict[str, Any]) -> Plan | AutoML:
     """The plan that the section `plan` of a config describes.
 
     Raises:
@@ -77,7 +92,7 @@ def make_plan(settings: dict[str, Any]) -> Plan:
     name = settings["name"]
     if name not in PLANS:
         raise ConfigError(f"plan.name must be one of {', '.join(PLANS)}, but got {name!r}")
-    check_setting("plan.jobs", settings["jobs"], whole(1))
+    check_setting("plan.jobs", settings.get("jobs", 1), whole(1))
     check_setting("plan.folder", settings["folder"], optional(TEXT))
     arguments = plan_arguments(settings)
     try:
@@ -124,6 +139,14 @@ def is_finished(run: RunFolder) -> bool:
     if not run.metrics.exists() or not (run.root / "bundle" / "bundle.json").exists():
         return False
     return any(name.startswith("test") for name in json.loads(run.metrics.read_text()).get("metrics", {}))
+
+
+def _search(
+    plan: AutoML, config: DictConfig, folder: PlanFolder, words: Sequence[str], command: Sequence[str], console: Console
+) -> None:
+    from cxr.experiments.automl.run import run_automl
+
+    run_automl(plan, config, folder, words, command, console)
 
 
 def _carry_out(plan: Plan, config: DictConfig, folder: PlanFolder, trainer: "_Trainer") -> Summary:

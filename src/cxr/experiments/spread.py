@@ -56,7 +56,7 @@ class Summary:
         for column in (name for name in self.table if name != "runs"):
             table.add_column(str(column), justify="right")
         for metric in shown:
-            cells = self.table.loc[metric].drop("runs").to_numpy(dtype=np.float64)
+            cells = self.table.loc[metric].drop("runs", errors="ignore").to_numpy(dtype=np.float64)
             table.add_row(metric.removeprefix("test/"), *("" if math.isnan(cell) else f"{cell:.3f}" for cell in cells))
         return table
 

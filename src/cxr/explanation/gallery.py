@@ -15,12 +15,11 @@ from cxr.errors import DataError
 from cxr.evaluation.explain_page import Picture
 from cxr.evaluation.figure_saliency import plot_explanation
 from cxr.evaluation.figures import write_figure
-from cxr.evaluation.localisation import Boxes
+from cxr.explanation.pictures import frame_of, make_mean_maps, read_pictures
 from cxr.imaging.image import read_pixels
-from cxr.imaging.preprocess import Preprocess, Stored
+from cxr.imaging.preprocess import Preprocess
 from cxr.imaging.resize import boxes_to_size, resize
-from cxr.inference.embedding import embed_stored
-from cxr.inference.net_predictor import NetPredictor
+from cxr.inference.predictor import Predictor, Probs
 from cxr.inference.saliency import Maps
 from cxr.inference.sanity import Explain as Method
 
@@ -31,22 +30,22 @@ TOLERANCE = 0.05
 
 
 def draw_gallery(
-    predictor: NetPredictor, method: Method, rows: pd.DataFrame, class_names: list[str], target: str | None, out: Path
+    predictor: Predictor, method: Method, rows: pd.DataFrame, class_names: list[str], target: str | None, out: Path
 ) -> list[Picture]:
     """Write a picture of each row to ``gallery/<kind>_<number>.png``."""
     (out / "gallery").mkdir(exist_ok=True)
     for old in (out / "gallery").glob("*.png"):
         old.unlink()
-    stored, _ = read_images(predictor, rows)
-    check_same(predictor, stored, rows, target)
+    pictures = read_pictures(predictor, rows)
+    check_same(pictures.probs, rows, predictor.class_names, target)
     labels = choose_labels(predictor, rows, target)
-    maps = method(predictor, stored, labels)
-    pictures = []
+    maps = make_mean_maps(predictor, method, pictures, labels)
+    drawn = []
     numbers = rows.groupby("kind").cumcount() + 1
     for one, label, number, (_, row) in zip(maps, labels, numbers, rows.iterrows(), strict=True):
         path = out / "gallery" / f"{row['kind']}_{number:02d}.png"
-        pictures.append(_draw(predictor.preprocess, one, row, class_names, predictor.class_names[label], path))
-    return pictures
+        drawn.append(_draw(frame_of(predictor), one, row, class_names, predictor.class_names[label], path))
+    return drawn
 
 
 def _draw(
@@ -67,28 +66,10 @@ def _draw(
     return Picture(str(row["kind"]), path, f"{title}; {subtitle}")
 
 
-def read_images(predictor: NetPredictor, rows: pd.DataFrame) -> tuple[NDArray[Any], list[Boxes | None]]:
-    """Stored images (N, h, w), and their boxes in pixels of these; None where it is not known whether there are any.
-
-    Raises:
-        ImageError: A file gives no image.
-    """
-    preprocess = predictor.preprocess
-    stored = np.empty((len(rows), *preprocess.size), preprocess.precision)
-    boxes: list[Boxes | None] = []
-    given = rows["boxes"] if "boxes" in rows else [None] * len(rows)
-    for index, (path, drawn) in enumerate(zip(rows["image_path"], given, strict=True)):
-        pixels = read_pixels(path)
-        stored[index] = preprocess.store(pixels)
-        boxes.append(None if drawn is None else preprocess.place_boxes(drawn, pixels.shape))
-    return stored, boxes
-
-
-def check_same(predictor: NetPredictor, stored: Stored, rows: pd.DataFrame, target: str | None) -> None:
-    """Raise DataError unless the net says of the images what the table says."""
-    _, probs = embed_stored(predictor, stored)
+def check_same(probs: Probs, rows: pd.DataFrame, class_names: list[str], target: str | None) -> None:
+    """Raise DataError unless the model, of these classes, says of the images what the table says."""
     if target is not None:
-        probs = probs[:, [predictor.class_names.index(target)]]
+        probs = probs[:, [class_names.index(target)]]
     told = rows[["prob_1"]] if target is not None else rows.filter(regex=r"^prob_\d+$")
     difference = float(np.abs(probs - told.to_numpy(dtype=np.float64)).mean())
     if difference > TOLERANCE:
@@ -98,7 +79,7 @@ def check_same(predictor: NetPredictor, stored: Stored, rows: pd.DataFrame, targ
         )
 
 
-def choose_labels(predictor: NetPredictor, rows: pd.DataFrame, target: str | None) -> NDArray[np.int64]:
+def choose_labels(predictor: Predictor, rows: pd.DataFrame, target: str | None) -> NDArray[np.int64]:
     """The class to explain in each row: the predicted one, or the target that was asked for."""
     if target is not None:
         return np.full(len(rows), predictor.class_names.index(target))

@@ -39,6 +39,25 @@ def resize(pixels: Pixels, size: Size) -> Pixels:
     return small if small.shape == size else cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
+def undo_fit(fitted: Pixels, shape: Size, aspect: str) -> Pixels:
+    """Bring back onto an image what belongs to the result of `fit_to_size`, such as a map of it.
+
+    Args:
+        fitted: (h, w) float32.
+        shape: (H, W) of the image.
+        aspect: As in `fit_to_size`.
+
+    Returns:
+        (H, W) float32, 0 where `fit_to_size` cut the image.
+    """
+    size = (fitted.shape[0], fitted.shape[1])
+    (top, left, rows, columns), (y, x, height, width) = _window(shape, size, aspect)
+    whole = np.zeros(shape, dtype=np.float32)
+    seen = np.ascontiguousarray(fitted[y : y + height, x : x + width])
+    whole[top : top + rows, left : left + columns] = resize(seen, (rows, columns))
+    return whole
+
+
 def boxes_to_size(boxes: npt.ArrayLike, shape: Size, size: Size, aspect: str) -> Boxes:
     """Where boxes on an image lie after `fit_to_size`.
 

@@ -1,12 +1,13 @@
 """The folder that leaves a training run, and the predictor that is made of it.
 
 A bundle is ``bundle.json`` and the files that its kind needs; a net's are ``model.safetensors`` and maybe
-``outliers.safetensors``. Nothing in it is pickled, loading runs no code from it: the net is named by a key of
+``outliers.safetensors``, an ensemble's are whole bundles in ``members/<number>/``, and a classical model's are those of
+`cxr.inference.classical_predictor`. Nothing in it is pickled, loading runs no code from it: a net is named by a key of
 `cxr.models.build.BUILDERS`, never by a dotted path, and no weights but its own are read. Knows nothing of training,
 configs, or how images are labelled.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,11 @@ from torch import nn
 
 from cxr.errors import ConfigError, DataError, WeightsError
 from cxr.imaging.preprocess import InputContract, Preprocess
+from cxr.inference.classical_predictor import KIND as CLASSICAL
+from cxr.inference.classical_predictor import load_classical
+from cxr.inference.combine import Rule
 from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
+from cxr.inference.ensemble_predictor import EnsemblePredictor
 from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.outliers import OutlierScorer
 from cxr.inference.predictor import Predictor
@@ -28,7 +33,8 @@ from cxr.models.views import SeveralViews
 from cxr.models.weights import load_into
 
 MODEL, OUTLIERS = "model.safetensors", "outliers.safetensors"
-NET = "net"
+NET, ENSEMBLE = "net", "ensemble"
+MEMBERS = "members"
 
 Tensors = TypeVar("Tensors")
 
@@ -90,6 +96,44 @@ def write_bundle(
         "preprocess": preprocess.to_dict(),
         "input_contract": asdict(contract),
         **describe_answer(class_names, multilabel, beside, extras),
+    }
+    write_folder(folder, description, files, prove=load_bundle)
+
+
+def write_ensemble(
+    folder: Path,
+    members: Sequence[Path],
+    rule: Rule,
+    class_names: list[str],
+    extras: Mapping[str, Any],
+    fitted: Fitted | None = None,
+) -> None:
+    """Write the bundle of an ensemble: whole bundles of its members and the rule that combines them.
+
+    Args:
+        folder: The bundle to make; the folder above exists.
+        members: Bundles of any kind.
+        rule: What makes one table of theirs.
+        class_names: The K names in order.
+        extras: Plain values about the ensemble. NaN and infinity become null.
+        fitted: Temperature and operating point.
+
+    Raises:
+        ConfigError: A value is not plain.
+        WeightsError: A member's bundle is damaged, or the rule cannot combine them.
+    """
+    files = {
+        f"{MEMBERS}/{number}/{path.relative_to(bundle).as_posix()}": path.read_bytes()
+        for number, bundle in enumerate(members)
+        for path in sorted(bundle.rglob("*"))
+        if path.is_file()
+    }
+    description = {
+        "kind": ENSEMBLE,
+        "net": {"name": f"ensemble of {len(members)}", "rule": rule.name},
+        "rule": {"name": rule.name, "settings": rule.settings},
+        "members": len(members),
+        **describe_answer(class_names, False, Fitted() if fitted is None else fitted, extras),
     }
     write_folder(folder, description, files, prove=load_bundle)
 
@@ -170,6 +214,16 @@ def _load_net(folder: Path, description: Mapping[str, Any], device: torch.device
     return predictor
 
 
+def _load_ensemble(folder: Path, description: Mapping[str, Any], device: torch.device) -> EnsemblePredictor:
+    members = []
+    for number in range(description["members"]):
+        bundle = f"{MEMBERS}/{number}"
+        read_checked(folder, f"{bundle}/{DESCRIPTION}", description)
+        members.append(load_bundle(folder / bundle, device))
+    rule = Rule(description["rule"]["name"], description["rule"]["settings"])
+    return EnsemblePredictor(members=members, rule=rule, **described_answer(description))
+
+
 def _read_outliers(folder: Path, description: Mapping[str, Any]) -> OutlierScorer | None:
     if OUTLIERS not in description["sha256"]:
         return None
@@ -196,4 +250,8 @@ def _to_contract(values: Mapping[str, Any]) -> InputContract:
     return InputContract(**arguments)
 
 
-KINDS: dict[str, Callable[[Path, Mapping[str, Any], torch.device], Predictor]] = {NET: _load_net}
+KINDS: dict[str, Callable[[Path, Mapping[str, Any], torch.device], Predictor]] = {
+    NET: _load_net,
+    ENSEMBLE: _load_ensemble,
+    CLASSICAL: lambda folder, description, device: load_classical(folder, description),
+}

@@ -1,13 +1,16 @@
-"""What a net costs to run: parameters, size, operations, time. Knows nothing of how good it is."""
+"""What a model costs to run: parameters, size, operations, time. Knows nothing of how good it is."""
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cxr.errors import ConfigError
+from cxr.inference.ensemble_predictor import list_members
 from cxr.inference.net_predictor import NetPredictor
+from cxr.inference.predictor import Predictor
 from cxr.models.build import count_parameters
 
 REPEATS = 20
@@ -31,14 +34,24 @@ class Cost:
     latency_ms: float
 
 
-@torch.inference_mode()
-def measure_cost(predictor: NetPredictor, repeats: int = REPEATS) -> Cost:
-    """Count and time one image of the size that the net takes.
+def measure_cost(predictor: Predictor, repeats: int = REPEATS) -> Cost:
+    """Count and time one image; an ensemble costs what its members cost together.
 
     Args:
         predictor: Of a bundle.
         repeats: Timed passes after a few to warm up.
+
+    Raises:
+        ConfigError: It, or a member, is no net, whose operations are not counted.
     """
+    costs = [_measure_net(member, repeats) for member in list_members(predictor)]
+    return Cost(*(sum(values) for values in zip(*(astuple(cost) for cost in costs), strict=True)))
+
+
+@torch.inference_mode()
+def _measure_net(predictor: Predictor, repeats: int) -> Cost:
+    if not isinstance(predictor, NetPredictor):
+        raise ConfigError("expected nets to measure the cost of, got a model of another kind; compare with --no-costs")
     net, preprocess = predictor.net, predictor.preprocess
     image = torch.zeros(1, preprocess.channels, *preprocess.size, device=predictor.device)
     with FlopCounterMode(display=False) as counter:

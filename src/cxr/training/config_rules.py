@@ -73,6 +73,7 @@ RULES = {
     "data.avoid": optional(TEXT),
     "data.fractions": FRACTIONS,
     "data.classes": optional(MAPPING),
+    "data.one_class": optional(TEXT),
     "transfer.init_from": optional(TEXT),
     "transfer.pretrained_upto": optional(TEXT),
     "transfer.freeze_upto": optional(TEXT),

@@ -23,7 +23,7 @@ from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
-from cxr.evaluation.report.collect import Options, choose_points
+from cxr.evaluation.report.collect import Options, describe_points
 from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.explanation.gallery import draw_gallery
@@ -126,26 +126,11 @@ def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
     return samples.assign(**hashed)
 
 
-def describe_points(folder: RunFolder, rule: str) -> dict[str, Any] | None:
-    """The operating points that go into the bundle.
-
-    Returns:
-        With two classes the point itself; of more classes, or several targets, name -> point; None where there is none.
-    """
-    questions = read_questions(folder.root, ("val",))
-    points = {
-        question.name if question.name else name: point.to_dict()
-        for question in questions
-        for name, point in choose_points(question, rule).items()
-    }
-    one = not questions[0].name and len(questions[0].class_names) == 2
-    return next(iter(points.values()), None) if one or not points else points
-
-
 def fit_beside(experiment: Experiment, folder: RunFolder) -> Fitted:
     """What goes with the net: temperature, operating point, and what tells images unlike those of training."""
     outliers = fit_outliers(*(_batches(experiment.datamodule, part) for part in ("train", "val")))
-    return Fitted(folder.read_temperature(), describe_points(folder, experiment.config.operating_point), outliers)
+    points = describe_points(read_questions(folder.root, ("val",)), experiment.config.operating_point)
+    return Fitted(folder.read_temperature(), points, outliers)
 
 
 def _batches(data: ChestDataModule, part: str) -> Iterator[StoredArray]:

@@ -30,6 +30,18 @@ def make_cosine(optimizer: Optimizer, total_steps: int, *, warmup: float, final:
     return LambdaLR(optimizer, share_of_peak)
 
 
+def make_cycles(optimizer: Optimizer, total_steps: int, *, cycles: int) -> LRScheduler:
+    """Half a cosine from the peak to 0, several times over, for snapshots (Huang et al. 2017, arXiv:1704.00109).
+
+    Args:
+        optimizer: Its learning rate is the peak of each cycle.
+        total_steps: Updates in the whole run.
+        cycles: How often, 1 or more.
+    """
+    length = max(1, math.ceil(total_steps / cycles))
+    return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (step % length) / length)))
+
+
 def make_one_cycle(optimizer: Optimizer, total_steps: int, *, warmup: float) -> LRScheduler:
     """One-cycle schedule (Smith & Topin 2018, arXiv:1708.07120) whose peak is the optimiser's learning rate."""
     peaks = [group["lr"] for group in optimizer.param_groups]

@@ -9,7 +9,15 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from cxr.data.cache import ImageCache
-from cxr.data.cohort import Cohort, CohortSettings, LabelledSamples, gather_samples, make_cohort, read_dataset
+from cxr.data.cohort import (
+    Cohort,
+    CohortSettings,
+    LabelledSamples,
+    gather_samples,
+    make_cohort,
+    read_dataset,
+    tell_one_class,
+)
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
 from cxr.data.image_store import ImageStore, UncachedImages
@@ -26,7 +34,9 @@ def open_dataset(config: DictConfig) -> LabelledSamples:
         CxrError: The dataset is not there, or its table is not sound.
     """
     classes = None if config.data.classes is None else plain(config.data.classes)
-    return read_dataset(build(config.data.reader, "data.reader"), classes)
+    dataset = read_dataset(build(config.data.reader, "data.reader"), classes)
+    one_class = config.data.get("one_class")
+    return dataset if one_class is None else tell_one_class(dataset, one_class)
 
 
 def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:

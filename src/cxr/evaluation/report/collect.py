@@ -152,6 +152,25 @@ def choose_points(question: Question, rule: str) -> dict[str, OperatingPoint]:
     }
 
 
+def describe_points(questions: Sequence[Question], rule: str) -> dict[str, Any] | None:
+    """The operating points that go into a bundle, as plain values.
+
+    Args:
+        questions: One, or one for each of several targets.
+        rule: See `parse_rule`.
+
+    Returns:
+        With two classes the point itself; of more classes, or several targets, name -> point; None where there is none.
+    """
+    points = {
+        question.name if question.name else name: point.to_dict()
+        for question in questions
+        for name, point in choose_points(question, rule).items()
+    }
+    one = not questions[0].name and len(questions[0].class_names) == 2
+    return next(iter(points.values()), None) if one or not points else points
+
+
 def positive_classes(class_names: Sequence[str]) -> list[int]:
     """The classes that are held against the rest: of two the second, of more each."""
     return [1] if len(class_names) == 2 else list(range(len(class_names)))

@@ -182,8 +182,8 @@ def _describe_composition(data: Mapping[str, Any]) -> Iterator[Item]:
 
 
 def _describe_preprocessing(bundle: Mapping[str, Any]) -> str | None:
-    if not bundle:
-        return None
+    if "preprocess" not in bundle:
+        return "each member has its own" if bundle.get("kind") == "ensemble" else None
     preprocess = bundle["preprocess"]
     height, width = preprocess["size"]
     return (
@@ -224,7 +224,10 @@ def _answer_claim(facts: Facts) -> dict[int, str]:
             20: "patient, where an id is known; else the film",
             35: "; ".join(str(item.text) for item in _describe_parts(facts) if item.label.startswith("Part ")),
         }
-    if facts.config:
+    if facts.bundle.get("kind") == "ensemble":
+        net = facts.bundle["net"]
+        answers |= {22: "see the runs named in ensemble.yaml", 27: f"{net['name']} models by the rule {net['rule']}"}
+    if "net" in facts.config:
         config = facts.config
         answers |= {
             22: f"{config['net']['name']}; every argument is in config.yaml and in the bundle",

@@ -19,7 +19,8 @@ from cxr.evaluation.foreign import read_foreign
 from cxr.evaluation.ledger import FILE
 from cxr.evaluation.predictions import read_predictions
 
-PARTS = ("train", "val", "test")
+PARTS = ("train", "oof", "val", "test")
+"""`oof`: the rows of all folds of a cross-validation, each by a net that did not learn it."""
 BASELINES = "baselines"
 
 
@@ -30,7 +31,7 @@ class Question:
     Attributes:
         name: Target of a multi-label run; empty otherwise.
         class_names: The K names in order.
-        parts: Part -> predictions table, in the order train, val, test.
+        parts: Part -> predictions table, in the order of `PARTS`.
         baselines: Name -> part -> predictions table of what needs no net.
     """
 
@@ -83,7 +84,7 @@ def read_run(folder: Path) -> Material:
             f"expected a finished run with config.yaml and metrics.json, but {folder} has not both; "
             "give the folder of a run, or a table of predictions (.csv)"
         )
-    weights = folder / "bundle" / "model.safetensors"
+    weights = list((folder / "bundle").rglob("model.*"))
     history = folder / "history.csv"
     config = dict(yaml.safe_load(config_file.read_text()))
     return Material(
@@ -95,7 +96,7 @@ def read_run(folder: Path) -> Material:
         metrics=_read_json(metrics_file),
         versions=_read_versions(folder / "environment.txt"),
         history=pd.read_csv(history) if history.exists() else None,
-        megabytes=weights.stat().st_size / 1e6 if weights.exists() else None,
+        megabytes=sum(file.stat().st_size for file in weights) / 1e6 if weights else None,
         gallery=sorted((folder / "gallery").glob("*.png")),
         explanations=read_explanations(folder),
     )
@@ -113,7 +114,11 @@ def read_tables(test: Path, validation: Path | None, train: Path | None, class_n
     Raises:
         DataError: A table is not sound, or their classes differ.
     """
-    files = {part: path for part, path in zip(PARTS, (train, validation, test), strict=True) if path is not None}
+    files = {
+        part: path
+        for part, path in zip(("train", "val", "test"), (train, validation, test), strict=True)
+        if path is not None
+    }
     read = {part: read_foreign(path, class_names, part) for part, path in files.items()}
     names = read["test"][1]
     for part, (_, others) in read.items():

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from cxr.evaluation.predictions import make_predictions, write_predictions
-from cxr.training.evaluate import describe_points
-from cxr.training.run_folder import RunFolder
+from cxr.evaluation.report.collect import describe_points
+from cxr.evaluation.report.material import read_questions
 
 
 def write_part(folder, class_names, name="val"):
@@ -19,21 +19,21 @@ def write_part(folder, class_names, name="val"):
 
 def test_with_two_classes_the_bundle_holds_the_point_itself(tmp_path):
     write_part(tmp_path, ["well", "ill"])
-    point = describe_points(RunFolder(tmp_path), "youden")
+    point = describe_points(read_questions(tmp_path, ("val",)), "youden")
     assert (point["rule"], point["positive_class"], point["chosen_on"]) == ("youden", "ill", "val")
 
 
 @pytest.mark.parametrize("names", [["a", "b", "c"], ["a", "b", "c", "d"]])
 def test_with_more_classes_each_has_its_point(names, tmp_path):
     write_part(tmp_path, names)
-    points = describe_points(RunFolder(tmp_path), "youden")
+    points = describe_points(read_questions(tmp_path, ("val",)), "youden")
     assert {name: point["positive_class"] for name, point in points.items()} == dict(zip(names, names, strict=True))
 
 
 def test_with_several_targets_each_has_its_point(tmp_path):
     for target in ("effusion", "nodule"):
         write_part(tmp_path, [f"no {target}", target], f"val_{target}")
-    points = describe_points(RunFolder(tmp_path), "youden")
+    points = describe_points(read_questions(tmp_path, ("val",)), "youden")
     assert {name: point["positive_class"] for name, point in points.items()} == {
         "effusion": "effusion",
         "nodule": "nodule",
@@ -44,4 +44,4 @@ def test_validation_of_one_class_alone_gives_no_point(tmp_path):
     write_part(tmp_path, ["well", "ill"])
     table = pd.read_csv(tmp_path / "predictions_val.csv")
     table[table["target"] == 1].to_csv(tmp_path / "predictions_val.csv", index=False)
-    assert describe_points(RunFolder(tmp_path), "youden") is None
+    assert describe_points(read_questions(tmp_path, ("val",)), "youden") is None

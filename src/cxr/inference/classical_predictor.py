@@ -1,0 +1,172 @@
+"""A predictor without a net of its own: features of an image, then a model as an ONNX graph.
+
+The kind ``classical`` of bundles: ``model.onnx`` beside ``bundle.json``, and for features of a net that net's bundle in
+``net/``. ONNX is data, so nothing is pickled and no code of the bundle runs. Knows nothing of scikit-learn; without a
+net's features nothing here imports torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr.errors import CxrError, WeightsError, require_extra
+from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
+from cxr.inference.features import EMBEDDING, Features, load_features
+from cxr.inference.predictor import Floats, Pixels, Predictor, Probs
+
+KIND = "classical"
+MODEL, NET = "model.onnx", "net"
+INPUT, PROBS = "features", "probabilities"
+_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+_LEAST_PROB = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassicalPredictor(Predictor):
+    """Images to probabilities by features and an ONNX graph.
+
+    Attributes:
+        features: Make the row of an image.
+        model: What `open_model` opened.
+    """
+
+    features: Features
+    model: Any
+
+    def score(self, images: Sequence[Pixels]) -> tuple[Probs, Floats]:
+        """See `Predictor.score`; whether an image is unlike those of training is not known."""
+        preprocess = self.features.preprocess
+        stored = np.array([preprocess.store(image) for image in images], dtype=preprocess.precision)
+        probs = ask_model(self.model, self.features(stored))
+        return self.to_probs(np.log(np.maximum(probs, _LEAST_PROB))), np.full(len(images), np.nan)
+
+
+def open_model(content: bytes) -> Any:
+    """An onnxruntime session of a graph that takes ``features`` (N, D) and gives ``probabilities`` (N, K), on one core.
+
+    Raises:
+        WeightsError: It is no such graph.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    require_extra("onnxruntime", "automl")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has an error class for each status, all plain Exceptions
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"expected an ONNX model, got: {reason}; write the bundle again") from error
+    names = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
+    if names[0] != [INPUT] or PROBS not in names[1]:
+        raise WeightsError(
+            f"expected an ONNX model from {INPUT} to {PROBS}, got one from {names[0]} to {names[1]}; write the "
+            "bundle again"
+        )
+    return session
+
+
+def ask_model(session: Any, table: npt.NDArray[np.floating]) -> Probs:
+    """(N, K) float64 probabilities for a table (N, D), in the precision of the graph."""
+    kind = _TYPES[session.get_inputs()[0].type]
+    probs = session.run([PROBS], {INPUT: table.astype(kind)})[0].astype(np.float64)
+    return np.asarray(probs / probs.sum(axis=1, keepdims=True))
+
+
+def write_classical(
+    folder: Path,
+    model: bytes,
+    family: str,
+    params: Mapping[str, Any],
+    features: Features,
+    class_names: list[str],
+    extras: Mapping[str, Any],
+    net: Path | None = None,
+    temperature: float | None = None,
+    operating_point: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the bundle of a classical model, prove that it loads, and only then put it in place of an older one.
+
+    Args:
+        folder: The bundle to make; the folder above exists.
+        model: The ONNX graph.
+        family: Name of the family of models.
+        params: Its hyperparameters, for the reader.
+        features: What it was trained on.
+        class_names: The K names in order.
+        extras: Plain values about how it came about.
+        net: The bundle of the features' net.
+        temperature: Fitted on predictions for images that the model was not trained on; None where it was not.
+        operating_point: Chosen on such predictions.
+
+    Raises:
+        ConfigError: A value is not plain.
+        WeightsError: The graph is none.
+    """
+    files = {MODEL: model}
+    if net is not None:
+        files |= {f"{NET}/{path.relative_to(net).as_posix()}": path.read_bytes() for path in _list_files(net)}
+    description = {
+        "kind": KIND,
+        "net": {"name": family, **params},
+        "features": features.to_dict(),
+        "preprocess": features.preprocess.to_dict(),
+        "class_names": class_names,
+        "multilabel": False,
+        "temperature": 1.0 if temperature is None else temperature,
+        "calibrated": temperature is not None,
+        "operating_point": operating_point,
+        "extras": extras,
+    }
+    write_folder(folder, description, files, prove=_prove)
+
+
+def load_classical(folder: Path, description: Mapping[str, Any]) -> ClassicalPredictor:
+    """Make the predictor of a bundle of this kind.
+
+    Args:
+        folder: The bundle.
+        description: Its ``bundle.json``.
+
+    Raises:
+        WeightsError: A file is missing or damaged.
+        MissingExtraError: onnxruntime or what the features need is not installed.
+    """
+    model = open_model(read_checked(folder, MODEL, description))
+    if description["features"]["kind"] == EMBEDDING:
+        read_checked(folder, f"{NET}/{DESCRIPTION}", description)
+    features = load_features(description["features"], folder / NET)
+    predictor = ClassicalPredictor(features=features, model=model, **described_answer(description))
+    _check_answer(predictor, folder / MODEL)
+    return predictor
+
+
+def _check_answer(predictor: ClassicalPredictor, model: Path) -> None:
+    """Raise WeightsError unless the model takes the features and gives a probability for each class."""
+    wanted = f"expected a model in {model} that takes these features and knows {len(predictor.class_names)} classes"
+    try:
+        classes = predictor.predict_pixels([_ramp()]).shape[1]
+    except CxrError:
+        raise
+    except Exception as error:  # of onnxruntime, see `open_model`
+        raise WeightsError(f"{wanted}, got: {' '.join(str(error).split())}; write the bundle again") from error
+    if classes != len(predictor.class_names):
+        raise WeightsError(f"{wanted}, got {classes}; write the bundle again")
+
+
+def _prove(folder: Path) -> None:
+    load_classical(folder, read_description(folder))
+
+
+def _ramp() -> Pixels:
+    """An image that any preprocessing takes."""
+    return np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+
+
+def _list_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
