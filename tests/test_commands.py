@@ -185,6 +185,7 @@ def made_small(line, lab, images, runs):
     plans = {
         "plan=cv": ["plan.folds=2"],
         "plan=seeds": ["plan.seeds=[0,1]"],
+        "plan=sizes": ["plan.shares=[0.5,1.0]"],
         "plan=automl": ["plan.folds=2", "plan.trials=2"],
     }
     small += [word for plan, shorter in plans.items() if plan in words for word in shorter]
