@@ -6,14 +6,14 @@ Knows nothing of what a plan's runs are for; what trains is a command that takes
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from cxr.errors import ConfigError, DataError, TrainingError
+from cxr.errors import ConfigError, CxrError, DataError, TrainingError
 from cxr.experiments.cv import CrossValidation
 from cxr.experiments.plan import Plan, PlanFolder, PlannedRun, check_setting, plan_arguments, recipe_words, word
 from cxr.experiments.processes import EndedJob, Job, available_cores, run_jobs, share_machine
@@ -43,9 +43,13 @@ def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -
         CxrError: Plan, config or data cannot be used, or a run failed; those that finished are kept.
         SystemExit: Code 130 after Ctrl-C, once every run has stopped.
     """
-    plan = make_plan(plain(config.plan))
-    check_recipe(config)
-    folder = open_folder(config)
+    try:
+        plan = make_plan(plain(config.plan))
+        check_recipe(config)
+        folder = open_folder(config)
+    except CxrError:
+        remove_unused(Path(config.paths.output_dir))
+        raise
     console = Console(soft_wrap=True, highlight=False, markup=False)
     with folder.locked():
         try:
@@ -97,6 +101,13 @@ def open_folder(config: DictConfig) -> PlanFolder:
             f"{folder.record.name}; mend the path, or leave it out to start a new plan"
         )
     return folder
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the folder that was made for a plan, and that of its recipe, as far as they are empty."""
+    with suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def how_to_continue(folder: PlanFolder) -> str:
