@@ -12,12 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
+from cxr.evaluation.drawing import drawable_names
 from cxr.evaluation.explain_page import Picture
 from cxr.evaluation.figure_saliency import plot_explanation
 from cxr.evaluation.figures import write_figure
 from cxr.evaluation.localisation import Boxes
 from cxr.imaging.image import read_pixels
-from cxr.imaging.preprocess import Preprocess, Stored
+from cxr.imaging.preprocess import Stored
 from cxr.imaging.resize import boxes_to_size, resize
 from cxr.inference.embedding import embed_stored
 from cxr.inference.net_predictor import NetPredictor
@@ -45,26 +46,31 @@ def draw_gallery(
     numbers = rows.groupby("kind").cumcount() + 1
     for one, label, number, (_, row) in zip(maps, labels, numbers, rows.iterrows(), strict=True):
         path = out / "gallery" / f"{row['kind']}_{number:02d}.png"
-        pictures.append(_draw(predictor.preprocess, one, row, class_names, predictor.class_names[label], path))
+        pictures.append(_draw(predictor, one, row, class_names, label, path))
     return pictures
 
 
 def _draw(
-    preprocess: Preprocess, one: Maps, row: "pd.Series[Any]", class_names: list[str], explained: str, path: Path
+    predictor: NetPredictor, one: Maps, row: "pd.Series[Any]", class_names: list[str], label: int, path: Path
 ) -> Picture:
+    preprocess, classes = predictor.preprocess, predictor.class_names
     factor = -(-LEAST_SIDE // max(preprocess.size))
     large = replace(preprocess, size=(preprocess.size[0] * factor, preprocess.size[1] * factor))
     pixels = read_pixels(row["image_path"])
     shown = large.store(pixels)
     drawn = row.get("boxes")
     boxes = boxes_to_size(() if drawn is None else drawn, pixels.shape, large.size, large.aspect)
+    titles = _describe(row, drawable_names(class_names), drawable_names(classes)[label])
+    figure = plot_explanation(shown / np.iinfo(shown.dtype).max, resize(one, large.size), *titles,
+                              row["prediction"] == row["target"], boxes)  # fmt: skip
+    write_figure(figure, path)
+    return Picture(str(row["kind"]), path, "; ".join(_describe(row, class_names, classes[label])))
+
+
+def _describe(row: "pd.Series[Any]", class_names: list[str], explained: str) -> tuple[str, str]:
     said, true = class_names[row["prediction"]], class_names[row["target"]]
     title = f"predicted {said} {row['certainty']:.2f}, truth {true}"
-    subtitle = f"what speaks for {explained} · sample {row['sample_id']}"
-    figure = plot_explanation(shown / np.iinfo(shown.dtype).max, resize(one, large.size), title, subtitle,
-                              said == true, boxes)  # fmt: skip
-    write_figure(figure, path)
-    return Picture(str(row["kind"]), path, f"{title}; {subtitle}")
+    return title, f"what speaks for {explained} · sample {row['sample_id']}"
 
 
 def read_images(predictor: NetPredictor, rows: pd.DataFrame) -> tuple[NDArray[Any], list[Boxes | None]]:

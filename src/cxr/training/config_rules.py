@@ -9,7 +9,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxr.errors import ConfigError
 
-
 ABOUT_KEYS = ("source", "licence", "labels", "problems")
 
 
@@ -51,7 +50,9 @@ FRACTIONS = Rule(
 MAPPING = Rule("a mapping such as {Normal: normal}", lambda value: isinstance(value, DictConfig))
 ABOUT = Rule(
     "a mapping of source, licence, labels and problems to texts",
-    lambda value: isinstance(value, DictConfig) and set(value) <= set(ABOUT_KEYS) and all(map(TEXT.holds, value.values())),
+    lambda value: (
+        isinstance(value, DictConfig) and set(value) <= set(ABOUT_KEYS) and all(map(TEXT.holds, value.values()))
+    ),
 )
 
 RULES = {

@@ -266,9 +266,7 @@ def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Optio
     return {"count": len(studies), "metrics": metrics | {"study_map": plain(score)}}
 
 
-def _measure_calibration(
-    question: Question, part: str, temperature: float | None, options: Options
-) -> list[Report]:
+def _measure_calibration(question: Question, part: str, temperature: float | None, options: Options) -> list[Report]:
     table, names = question.parts[part], question.class_names
     (target, _), groups = target_and_probs(table), patient_groups(table)
     found = {

@@ -100,7 +100,8 @@ def make_datasheet(facts: Facts) -> list[Section]:
     data = facts.data
     return [
         Section(
-            "Motivation", (Item("Source", _about(facts, "source")), Item("Why and by whom it was made"), Item("Funding"))
+            "Motivation",
+            (Item("Source", _about(facts, "source")), Item("Why and by whom it was made"), Item("Funding")),
         ),
         Section("Composition", (*_describe_composition(data), *_tell_problems(facts))),
         Section(
@@ -119,7 +120,10 @@ def make_datasheet(facts: Facts) -> list[Section]:
                 Item("Ids", "salted hashes in run folders" if facts.config.get("hash_ids") else None),
             ),
         ),
-        Section("Use and maintenance", (Item("Licence", _about(facts, "licence")), Item("Who keeps it"), Item("Uses to avoid"))),
+        Section(
+            "Use and maintenance",
+            (Item("Licence", _about(facts, "licence")), Item("Who keeps it"), Item("Uses to avoid")),
+        ),
     ]
 
 
@@ -185,6 +189,7 @@ def _describe_parts(facts: Facts) -> Iterator[Item]:
         classes = _listed([f"{count:,} {name}" for name, count in counts.items()])
         yield Item(f"Part {part}", f"{sum(counts.values()):,} images of {patients[part]:,} patients: {classes}")
     if images:
+        yield Item("Counting of patients", "in the parts above, patients who share a film or its copy count as one")
         yield Item("Division", _describe_split(facts))
 
 
