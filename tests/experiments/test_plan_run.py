@@ -137,7 +137,8 @@ def test_what_makes_no_plan_is_told(plan, tmp_path, overrides, error, message):
 
 def test_a_refused_plan_leaves_no_folder_that_was_made_for_it(plan, tmp_path):
     folder = tmp_path / "logs" / "plans" / "demo" / "now"
-    folder.mkdir(parents=True)
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text("seed: 0")
     with pytest.raises(DataError, match="plan.folder must be the folder of a plan"):
         plan("plan.folder=nowhere", f"paths.output_dir={folder}")
     assert not folder.parent.exists()

@@ -5,6 +5,7 @@ Knows nothing of what a plan's runs are for; what trains is a command that takes
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from cxr.training.sources import id_salt
 
 PLANS: dict[str, Callable[..., Plan]] = {"cv": CrossValidation, "seeds": Seeds}
 LOG = "output.log"
+HYDRA_RECORD = ".hydra"
 
 
 def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -> Summary:
@@ -104,10 +106,11 @@ def open_folder(config: DictConfig) -> PlanFolder:
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove the folder that was made for a plan, and that of its recipe, as far as they are empty."""
-    with suppress(OSError):
-        folder.rmdir()
-        folder.parent.rmdir()
+    """Remove the folder that was made for a plan if it holds no more than Hydra's record, then an empty one above it."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {HYDRA_RECORD}:
+        shutil.rmtree(folder)
+        with suppress(OSError):
+            folder.parent.rmdir()
 
 
 def how_to_continue(folder: PlanFolder) -> str:

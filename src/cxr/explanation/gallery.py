@@ -53,24 +53,24 @@ def draw_gallery(
 def _draw(
     predictor: NetPredictor, one: Maps, row: "pd.Series[Any]", class_names: list[str], label: int, path: Path
 ) -> Picture:
-    preprocess, classes = predictor.preprocess, predictor.class_names
+    preprocess, explained = predictor.preprocess, class_names.index(predictor.class_names[label])
     factor = -(-LEAST_SIDE // max(preprocess.size))
     large = replace(preprocess, size=(preprocess.size[0] * factor, preprocess.size[1] * factor))
     pixels = read_pixels(row["image_path"])
     shown = large.store(pixels)
     drawn = row.get("boxes")
     boxes = boxes_to_size(() if drawn is None else drawn, pixels.shape, large.size, large.aspect)
-    titles = _describe(row, drawable_names(class_names), drawable_names(classes)[label])
+    titles = _describe(row, drawable_names(class_names), explained)
     figure = plot_explanation(shown / np.iinfo(shown.dtype).max, resize(one, large.size), *titles,
                               row["prediction"] == row["target"], boxes)  # fmt: skip
     write_figure(figure, path)
-    return Picture(str(row["kind"]), path, "; ".join(_describe(row, class_names, classes[label])))
+    return Picture(str(row["kind"]), path, "; ".join(_describe(row, class_names, explained)))
 
 
-def _describe(row: "pd.Series[Any]", class_names: list[str], explained: str) -> tuple[str, str]:
+def _describe(row: "pd.Series[Any]", class_names: list[str], explained: int) -> tuple[str, str]:
     said, true = class_names[row["prediction"]], class_names[row["target"]]
     title = f"predicted {said} {row['certainty']:.2f}, truth {true}"
-    return title, f"what speaks for {explained} · sample {row['sample_id']}"
+    return title, f"what speaks for {class_names[explained]} · sample {row['sample_id']}"
 
 
 def read_images(predictor: NetPredictor, rows: pd.DataFrame) -> tuple[NDArray[Any], list[Boxes | None]]:
