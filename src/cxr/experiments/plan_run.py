@@ -106,7 +106,7 @@ def open_folder(config: DictConfig) -> PlanFolder:
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove the folder that was made for a plan if it holds no more than Hydra's record, then an empty one above it."""
+    """Remove the folder that was made for a plan, if it holds Hydra's record alone, and an empty one above it."""
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {HYDRA_RECORD}:
         shutil.rmtree(folder)
         with suppress(OSError):
