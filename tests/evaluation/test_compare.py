@@ -172,7 +172,13 @@ def change(column, value):
             PAIR,
             r"expected each sample once in run B, got \['s0000'",
         ),
-        (lambda table: table, PAIR[::-1], r"expected the classes \['Negative', 'Typical'\] of run A, got \['Typical'"),
+        (
+            lambda table: table,
+            PAIR[::-1],
+            r"expected the classes \['Negative', 'Typical'\] of run A, got \['Typical', 'Negative'\] in run B; give "
+            "tables that name their columns one order by --classes",
+        ),
+        (lambda table: table, ["Negative", "Other"], r"got \['Negative', 'Other'\] in run B; compare runs alike"),
         (lambda table: table.drop(columns="prob_1"), PAIR, "expected one prob_ column for each class"),
     ],
     ids=[
@@ -182,6 +188,7 @@ def change(column, value):
         "no study",
         "other target",
         "twice",
+        "other order of classes",
         "other classes",
         "no scores",
     ],

@@ -43,7 +43,7 @@ def plan(tmp_path, monkeypatch):
 
     def run(*overrides):
         words = ["plan=seeds", "plan.seeds=[0,1,2]", "hash_ids=false", *overrides]
-        return run_plan(compose_plan(*words, f"paths.output_dir={tmp_path}/plan"), words, STUB)
+        return run_plan(compose_plan(f"paths.output_dir={tmp_path}/plan", *words), words, STUB)
 
     return run
 
@@ -133,6 +133,23 @@ def test_what_makes_no_plan_is_told(plan, tmp_path, overrides, error, message):
     with pytest.raises(error, match=message):
         plan(*overrides)
     assert not (tmp_path / "plan").exists()
+
+
+def test_a_refused_plan_leaves_no_folder_that_was_made_for_it(plan, tmp_path):
+    folder = tmp_path / "logs" / "plans" / "demo" / "now"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text("seed: 0")
+    with pytest.raises(DataError, match="plan.folder must be the folder of a plan"):
+        plan("plan.folder=nowhere", f"paths.output_dir={folder}")
+    assert not folder.parent.exists()
+    assert folder.parent.parent.exists()
+
+
+def test_a_refusal_touches_nothing_that_was_there_before(plan, tmp_path):
+    plan()
+    with pytest.raises(ConfigError, match="plan.jobs must be a whole number >= 1, but got 0"):
+        plan("plan.jobs=0", "plan.folder=here")
+    assert (tmp_path / "plan" / "summary.csv").exists()
 
 
 def test_ctrl_c_before_anything_is_trained(plan, monkeypatch, capsys):

@@ -45,7 +45,7 @@ def draw_stored(predictor, count=3):
 
 
 def test_every_builder_is_tested():
-    assert set(NETS) == set(BUILDERS)
+    assert set(NETS) == set(BUILDERS) - {"rad_dino"}  # a transformer, which has no map
 
 
 @pytest.mark.parametrize("name", NETS)

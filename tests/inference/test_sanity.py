@@ -88,7 +88,7 @@ def test_grad_cam_passes(trained):
     assert all(torch.equal(tensor, before[name]) for name, tensor in predictor.net.state_dict().items())
     assert not any(module.training for module in predictor.net.modules())
     assert result.to_dict()["rows"][0] == {"check": "parameters", "net": "head", "spearman": result.rows[0].spearman,
-                                           "ssim": result.rows[0].ssim}  # fmt: skip
+                                           "ssim": result.rows[0].ssim, "compared": 1.0}  # fmt: skip
 
 
 def test_shuffling_goes_down_from_the_head_and_keeps_the_entries(trained):
@@ -136,11 +136,53 @@ def test_one_image_is_too_few(trained):
         check_method(make_maps, predictor, stored[:1], labels[:1])
 
 
-def test_rank_correlation_is_that_of_ranks_and_knows_even_maps():
+def test_rank_correlation_is_that_of_ranks():
     rng = np.random.default_rng(0)
     first, second = rng.random((2, 8, 9)).astype(np.float32)
     ranks = [one.ravel().argsort().argsort() for one in (first, second)]
     assert rank_correlation(first, second) == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert rank_correlation(first, first**3) == pytest.approx(1)
-    assert rank_correlation(first, np.zeros_like(first)) == 0
-    assert rank_correlation(np.zeros_like(first), np.zeros_like(first)) == 1
+
+
+def empty_but(count):
+    """A method whose maps are empty but those of the first images, which are edges."""
+
+    def explain(predictor, stored, labels):
+        maps = find_edges(predictor, stored, labels)
+        maps[count:] = 0
+        return maps
+
+    return explain
+
+
+def test_even_maps_are_no_evidence(trained):
+    result = check_method(empty_but(0), *trained)
+    assert (result.failed, result.to_dict()["state"]) == ([], "undecided")
+    assert result.verdict == "undecided: too many maps are even, so there is little to compare"
+    assert all((row.spearman, row.ssim, row.compared) == (None, None, 0) for row in result.rows)
+    assert check_method(empty_but(5), *trained).to_dict()["state"] == "undecided"
+
+
+def test_even_maps_hide_no_method_that_fails(trained):
+    result = check_method(empty_but(6), *trained)
+    assert result.failed == ["parameters", "labels"]
+    assert all(row.spearman == pytest.approx(1) and row.compared == 0.5 for row in result.rows)
+
+
+def test_maps_that_become_empty_have_not_been_shown_to_depend_on_the_net(trained):
+    own = trained[0].net
+
+    def only_for_the_own_net(predictor, stored, labels):
+        return empty_but(len(stored) if predictor.net is own else 0)(predictor, stored, labels)
+
+    assert check_method(only_for_the_own_net, *trained).to_dict()["state"] == "undecided"
+
+
+def test_a_batch_of_one_image_of_one_place_is_never_trained_on():
+    torch.manual_seed(0)
+    net = build_net("custom_cnn", 2, filters_1=4, filters_2=4, filters_3=4, filters_4=4, pool=1, dense_units=4)
+    preprocess = Preprocess(size=(SIDE, SIDE), normalizer="unit")
+    net.backbone = nn.Sequential(net.backbone, nn.BatchNorm1d(4))
+    predictor = NetPredictor(class_names=["left", "right"], net=net.eval(), preprocess=preprocess)
+    for count in (2, 3, 9, 17):
+        learn_random_labels(predictor, draw_images(count)[0], seed=0)

@@ -8,7 +8,7 @@ Two shapes of input: `target` (N,) class indices with `probs` (N, K), or, of one
 `prob` (N,). `of_class` and `of_top_label` make the second of the first.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ BINS = 10
 """Bins of the reliability curve and of the calibration error, so that the figure shows what the number sums."""
 
 TEMPERATURES = (0.05, 20.0)
-_LEAST_PROB = 1e-12  # the logit of 0 is not finite
+LEAST_PROB = 1e-12
+"""What a probability of 0 counts as where its logarithm is asked for."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ def calibration_metrics(target: ArrayLike, probs: ArrayLike, class_names: list[s
         "ece": expected_calibration_error(target, probs),
     }
     if len(class_names) == 2:
-        return metrics | _name_recalibration(recalibration(*of_class(target, probs, 1)), "")
+        return metrics | _measure_line(*of_class(target, probs, 1), "")
     for k, name in enumerate(class_names):
         positive, prob = of_class(target, probs, k)
         metrics[f"ece/{name}"] = calibration_error(positive, prob)
-        metrics |= _name_recalibration(recalibration(positive, prob), f"/{name}")
+        metrics |= _measure_line(positive, prob, f"/{name}")
     return metrics
 
 
@@ -117,9 +118,7 @@ def brier_score(target: ArrayLike, probs: ArrayLike) -> float:
     Raises:
         DataError: Shapes or values do not fit.
     """
-    target, probs = check_probs(target, probs)
-    squares = ((probs - np.eye(probs.shape[1])[target]) ** 2).sum(axis=1)
-    return float(squares.mean() / (2 if probs.shape[1] == 2 else 1))
+    return float(row_losses(target, probs)["brier"].mean())
 
 
 def log_loss(target: ArrayLike, probs: ArrayLike) -> float:
@@ -128,8 +127,22 @@ def log_loss(target: ArrayLike, probs: ArrayLike) -> float:
     Raises:
         DataError: Shapes or values do not fit.
     """
+    return float(row_losses(target, probs)["log_loss"].mean())
+
+
+def row_losses(target: ArrayLike, probs: ArrayLike) -> dict[str, FloatArray]:
+    """What each row adds to `brier_score` and `log_loss`, which are its means: brier and log_loss, each (N,).
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
     target, probs = check_probs(target, probs)
-    return float(-np.log(np.maximum(probs[np.arange(len(target)), target], _LEAST_PROB)).mean())
+    squares = ((probs - np.eye(probs.shape[1])[target]) ** 2).sum(axis=1)
+    of_target = probs[np.arange(len(target)), target]
+    return {
+        "brier": squares / (2 if probs.shape[1] == 2 else 1),
+        "log_loss": -np.log(np.maximum(of_target, LEAST_PROB)),
+    }
 
 
 def expected_calibration_error(target: ArrayLike, probs: ArrayLike, num_bins: int = BINS) -> float:
@@ -160,7 +173,7 @@ def calibration_error(positive: ArrayLike, prob: ArrayLike, num_bins: int = BINS
         DataError: Shapes or values do not fit.
     """
     positive, prob = check_outcomes(positive, prob)
-    bins = _assign_bins(prob, num_bins)
+    bins = assign_bins(prob, num_bins)
     return float(np.abs(np.bincount(bins, prob - positive)).sum() / len(prob))
 
 
@@ -180,7 +193,7 @@ def reliability_curve(positive: ArrayLike, prob: ArrayLike, num_bins: int = BINS
         DataError: Shapes or values do not fit.
     """
     positive, prob = check_outcomes(positive, prob)
-    rows = pd.DataFrame({"bin": _assign_bins(prob, num_bins), "prob": prob, "positive": positive})
+    rows = pd.DataFrame({"bin": assign_bins(prob, num_bins), "prob": prob, "positive": positive})
     curve = rows.groupby("bin").agg(mean_prob=("prob", "mean"), k=("positive", "sum"), n=("positive", "size"))
     k, n = curve["k"].to_numpy(), curve["n"].to_numpy()
     low, high = np.nan_to_num(beta.ppf(0.025, k, n - k + 1), nan=0), np.nan_to_num(beta.ppf(0.975, k + 1, n - k), nan=1)
@@ -208,7 +221,7 @@ def recalibration(positive: ArrayLike, prob: ArrayLike) -> Recalibration:
     positive, prob = check_outcomes(positive, prob)
     if positive.all() or not positive.any():
         return Recalibration(np.nan, np.nan, np.nan)
-    log_odds = logit(np.clip(prob, _LEAST_PROB, 1 - _LEAST_PROB))
+    log_odds = to_log_odds(prob)
     in_the_large = _shift_to_share(log_odds, float(positive.mean()))
     slope, intercept = _fit_line(log_odds, positive) if _overlap(log_odds, positive) else (np.nan, np.nan)
     return Recalibration(slope, intercept, in_the_large)
@@ -238,20 +251,34 @@ def apply_temperature(logits: ArrayLike, temperature: float) -> FloatArray:
     return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1))
 
 
-def _name_recalibration(found: Recalibration, suffix: str) -> dict[str, float]:
-    return {
-        f"calibration_slope{suffix}": found.slope,
-        f"calibration_intercept{suffix}": found.intercept,
-        f"calibration_in_the_large{suffix}": found.in_the_large,
-    }
+def name_recalibration(suffix: str) -> list[str]:
+    """What the three numbers of a `Recalibration` are called among metrics."""
+    return [f"calibration_{number.name}{suffix}" for number in fields(Recalibration)]
 
 
-def _assign_bins(prob: FloatArray, num_bins: int) -> IntArray:
-    """Bin of each row by the middle rank of its probability, which equal ones share."""
+def to_log_odds(prob: FloatArray) -> FloatArray:
+    """Log odds of probabilities of any shape; 0 and 1 count as `LEAST_PROB` and 1 less that."""
+    return np.asarray(logit(np.clip(prob, LEAST_PROB, 1 - LEAST_PROB)))
+
+
+def assign_bins(prob: FloatArray, num_bins: int = BINS) -> IntArray:
+    """Bin of each row, (N,) from 0, by the middle rank of its probability, which equal ones share.
+
+    Args:
+        prob: (N,) probabilities.
+        num_bins: Number of bins, 1 or more.
+
+    Raises:
+        DataError: Fewer than 1 bin.
+    """
     if num_bins < 1:
         raise DataError(f"expected 1 or more bins, got {num_bins}; 10 is usual")
     doubled = np.rint(2 * rankdata(prob)).astype(np.int64) - 1  # whole numbers, so that no bin starts by rounding
     return doubled * num_bins // (2 * len(prob))
+
+
+def _measure_line(positive: BoolArray, prob: FloatArray, suffix: str) -> dict[str, float]:
+    return dict(zip(name_recalibration(suffix), astuple(recalibration(positive, prob)), strict=True))
 
 
 def _shift_to_share(log_odds: FloatArray, share: float) -> float:

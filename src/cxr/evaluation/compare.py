@@ -192,12 +192,19 @@ def _align(tables: Mapping[str, Table]) -> _Rows:
     first = _by_sample(name, table, class_names)
     probs = {name: _probs(first, class_names)}
     for other, (table, names) in others:
-        if names != class_names:
-            raise DataError(f"expected the classes {class_names} of {name}, got {names} in {other}; compare runs alike")
+        _check_same_classes(name, class_names, other, names)
         second = _by_sample(other, table, names)
         _check_same_rows(name, first, other, second)
         probs[other] = _probs(second.loc[first.index], class_names)
     return _Rows(first["target"].to_numpy(dtype=np.int64), patient_groups(first), class_names, probs)
+
+
+def _check_same_classes(first_name: str, first: list[str], name: str, names: list[str]) -> None:
+    if names == first:
+        return
+    reordered = sorted(names) == sorted(first)
+    remedy = "give tables that name their columns one order by --classes" if reordered else "compare runs alike"
+    raise DataError(f"expected the classes {first} of {first_name}, got {names} in {name}; {remedy}")
 
 
 def _by_sample(name: str, table: pd.DataFrame, class_names: list[str]) -> pd.DataFrame:

@@ -4,6 +4,8 @@ Figures are plain `matplotlib.figure.Figure` objects with an Agg canvas; pyplot,
 """
 
 import textwrap
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
 
 from cxr.evaluation.checks import FloatArray
 
@@ -20,6 +23,14 @@ BLUE, VERMILLION = "#0072b2", "#d55e00"
 # Okabe and Ito's palette without its yellow, too pale on white; the eighth class starts it again, dashed.
 COLOURS = (BLUE, VERMILLION, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 SHADES = LinearSegmentedColormap.from_list("cxr", ["#f4f8fb", "#d3e6f3", "#abd1ea", "#6db1d9", BLUE])
+
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans",
+    "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans Thai", "Noto Sans Devanagari",
+)  # fmt: skip
+"""The font that comes with matplotlib, and those of systems that draw what it lacks, where they are there."""
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def make_figure(width: float, height: float) -> Figure:
@@ -95,5 +106,39 @@ def wrap(text: str, width: int) -> str:
 
 
 def escape(text: str) -> str:
-    """Dollar signs as they are, not the start of a formula."""
-    return text.replace("$", r"\$")
+    """Dollar signs as they are, not the start of a formula; a sign in place of characters that no font has."""
+    return "".join(letter if can_draw(letter) else UNKNOWN for letter in text).replace("$", r"\$")
+
+
+def can_draw(text: str) -> bool:
+    """Whether some font that is there has every character."""
+    return text.isascii() or all(ord(letter) in _drawable() for letter in text if not letter.isspace())
+
+
+def drawable_names(class_names: Sequence[str]) -> list[str]:
+    """Names for figures: as they are, or ``class <number from 1>`` where the fonts lack their script."""
+    return [name if can_draw(name) else f"class {number}" for number, name in enumerate(class_names, start=1)]
+
+
+def set_fonts(figure: Figure) -> None:
+    """Let every text of a figure use all of `FONTS` that are there, each for what those before it lack."""
+    for text in figure.findobj(Text):
+        text.set_fontfamily(_find_fonts())
+
+
+@cache
+def _find_fonts() -> list[str]:
+    there = {font.name for font in fontManager.ttflist}
+    return [family for family in FONTS if family in there]
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    """Code points that the fonts have."""
+    return frozenset[int]().union(
+        *(_list_letters(family, "normal") & _list_letters(family, "bold") for family in _find_fonts())
+    )
+
+
+def _list_letters(family: str, weight: str) -> set[int]:
+    return set(get_font(findfont(FontProperties(family=family, weight=weight))).get_charmap())

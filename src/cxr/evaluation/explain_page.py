@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr.evaluation.drawing import can_draw
 from cxr.pages import embed_picture, render
 
 PAGE_FILE = "explain.html"
@@ -58,7 +59,7 @@ def write_page(
     sources = {picture.path.name: embed_picture(picture.path) for picture in pictures}
     page = folder / PAGE_FILE
     text = render(_TEMPLATE, title=f"What the net looks at: {facts['run']}", facts=facts, pictures=pictures,
-                  sources=sources, localisation=localisation, sanity=sanity)  # fmt: skip
+                  sources=sources, localisation=localisation, sanity=sanity, can_draw=can_draw)  # fmt: skip
     page.write_text(text, encoding="utf-8")
     return page
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.evaluation.drawing import drawable_names, set_fonts
 from cxr.evaluation.figures import plot_confusion, plot_f1_heatmap, plot_precision_recall, plot_roc
 from cxr.evaluation.metrics import confusion_counts
 
@@ -25,7 +26,7 @@ def classification_figures(
     Returns:
         name -> figure: confusion, confusion_normalised, f1_heatmap, roc, precision_recall.
     """
-    preds = probs.argmax(axis=1)
+    preds, class_names = probs.argmax(axis=1), drawable_names(class_names)
     counts = confusion_counts(target, preds, len(class_names))
     return {
         "confusion": plot_confusion(counts, class_names, normalised=False),
@@ -39,5 +40,6 @@ def classification_figures(
 def figure_to_array(figure: "Figure") -> NDArray[np.uint8]:
     """The figure as (H, W, 4) uint8 RGBA."""
     canvas = figure.canvas
+    set_fonts(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())  # type: ignore[attr-defined]

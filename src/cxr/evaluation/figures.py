@@ -30,6 +30,7 @@ from cxr.evaluation.drawing import (
     escape,
     make_figure,
     make_square_axes,
+    set_fonts,
     set_title,
     style_axes,
     wrap,
@@ -232,6 +233,7 @@ def write_figure(figure: Figure, path: Path) -> None:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        set_fonts(figure)
         figure.savefig(part, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
         part.replace(path)
     finally:

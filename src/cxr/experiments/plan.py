@@ -27,7 +27,7 @@ from cxr.training.run_folder import RunFolder
 PLAN_FILE = "plan.yaml"
 MAY_CHANGE = (
     "plan.jobs", "plan.folder", "plan.budget_minutes", "plan.trials", "plan.max_cores", "paths", "logger",
-    "callbacks.progress", "trainer.accelerator", "trainer.devices", "data.num_workers",
+    "callbacks.progress", "trainer.accelerator", "trainer.devices", "data.num_workers", "data.about",
 )  # fmt: skip
 """Config keys or sections with no bearing on what a plan finds: they may differ between two calls on one folder."""
 LOCK_SECONDS = 5.0

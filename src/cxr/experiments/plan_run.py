@@ -5,15 +5,16 @@ Knows nothing of what a plan's runs are for; what trains is a command that takes
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from cxr.errors import ConfigError, DataError, TrainingError
+from cxr.errors import ConfigError, CxrError, DataError, TrainingError
 from cxr.experiments.automl.settings import AutoML
 from cxr.experiments.cv import CrossValidation
 from cxr.experiments.ovr import OneVsRest
@@ -50,6 +51,7 @@ PLANS: dict[str, Callable[..., Plan | AutoML]] = {
 LOG, COMPOSED = "output.log", ".composed.log"
 ONLY_COMPOSE = ("--cfg", "job")
 """What makes train.py compose its config and stop."""
+HYDRA_RECORD = ".hydra"
 
 
 def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -> Summary | None:
@@ -68,9 +70,13 @@ def run_plan(config: DictConfig, words: Sequence[str], command: Sequence[str]) -
         CxrError: Plan, config or data cannot be used, or a run failed; those that finished are kept.
         SystemExit: Code 130 after Ctrl-C, once every run has stopped.
     """
-    plan = make_plan(plain(config.plan))
-    check_recipe(config)
-    folder = open_folder(config)
+    try:
+        plan = make_plan(plain(config.plan))
+        check_recipe(config)
+        folder = open_folder(config)
+    except CxrError:
+        remove_unused(Path(config.paths.output_dir))
+        raise
     console = Console(soft_wrap=True, highlight=False, markup=False)
     with folder.locked():
         try:
@@ -125,6 +131,14 @@ def open_folder(config: DictConfig) -> PlanFolder:
             f"{folder.record.name}; mend the path, or leave it out to start a new plan"
         )
     return folder
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the folder that was made for a plan, if it holds Hydra's record alone, and an empty one above it."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {HYDRA_RECORD}:
+        shutil.rmtree(folder)
+        with suppress(OSError):
+            folder.parent.rmdir()
 
 
 def how_to_continue(folder: PlanFolder) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
+from cxr.evaluation.drawing import drawable_names
 from cxr.evaluation.explain_page import Picture
 from cxr.evaluation.figure_saliency import plot_explanation
 from cxr.evaluation.figures import write_figure
@@ -44,12 +45,13 @@ def draw_gallery(
     numbers = rows.groupby("kind").cumcount() + 1
     for one, label, number, (_, row) in zip(maps, labels, numbers, rows.iterrows(), strict=True):
         path = out / "gallery" / f"{row['kind']}_{number:02d}.png"
-        drawn.append(_draw(frame_of(predictor), one, row, class_names, predictor.class_names[label], path))
+        explained = class_names.index(predictor.class_names[label])
+        drawn.append(_draw(frame_of(predictor), one, row, class_names, explained, path))
     return drawn
 
 
 def _draw(
-    preprocess: Preprocess, one: Maps, row: "pd.Series[Any]", class_names: list[str], explained: str, path: Path
+    preprocess: Preprocess, one: Maps, row: "pd.Series[Any]", class_names: list[str], explained: int, path: Path
 ) -> Picture:
     factor = -(-LEAST_SIDE // max(preprocess.size))
     large = replace(preprocess, size=(preprocess.size[0] * factor, preprocess.size[1] * factor))
@@ -57,13 +59,17 @@ def _draw(
     shown = large.store(pixels)
     drawn = row.get("boxes")
     boxes = boxes_to_size(() if drawn is None else drawn, pixels.shape, large.size, large.aspect)
+    titles = _describe(row, drawable_names(class_names), explained)
+    figure = plot_explanation(shown / np.iinfo(shown.dtype).max, resize(one, large.size), *titles,
+                              row["prediction"] == row["target"], boxes)  # fmt: skip
+    write_figure(figure, path)
+    return Picture(str(row["kind"]), path, "; ".join(_describe(row, class_names, explained)))
+
+
+def _describe(row: "pd.Series[Any]", class_names: list[str], explained: int) -> tuple[str, str]:
     said, true = class_names[row["prediction"]], class_names[row["target"]]
     title = f"predicted {said} {row['certainty']:.2f}, truth {true}"
-    subtitle = f"what speaks for {explained} · sample {row['sample_id']}"
-    figure = plot_explanation(shown / np.iinfo(shown.dtype).max, resize(one, large.size), title, subtitle,
-                              said == true, boxes)  # fmt: skip
-    write_figure(figure, path)
-    return Picture(str(row["kind"]), path, f"{title}; {subtitle}")
+    return title, f"what speaks for {class_names[explained]} · sample {row['sample_id']}"
 
 
 def check_same(probs: Probs, rows: pd.DataFrame, class_names: list[str], target: str | None) -> None:

@@ -4,6 +4,7 @@
 of the backbone from its end down to the first layer, until nothing that was learnt is left. *Labels*: a net of the same
 architecture, started from such shuffled weights, learns random labels of the same images by heart. In both, the maps
 must become others. A method whose maps stay alike shows the image and not what the net does with it.
+An even map has no ranks: a pair with one tells nothing, and a method that mostly gives such maps is undecided.
 
 Knows nothing of how a map is made: a method is any function of predictor, stored images and classes. Not guaranteed:
 that a method that passes is right.
@@ -35,6 +36,8 @@ LIMIT = 0.7
 """From this rank correlation on two maps share half of the variance of their ranks, and count as unchanged."""
 EPOCHS, BATCH, LEARNING_RATE = 30, 8, 1e-3
 LEARNT = 0.9
+COMPARABLE = 0.5
+"""Share of the images that must have an uneven map of both nets, below which a check decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,16 @@ class Likeness:
     Attributes:
         check: 'parameters' or 'labels'.
         net: What the other net is, in words.
-        spearman: Mean rank correlation of the pixels, -1 to 1.
-        ssim: Mean structural similarity (Wang et al. 2004), -1 to 1.
+        spearman: Mean rank correlation of the pixels, -1 to 1; None where no pair of maps has one.
+        ssim: Mean structural similarity (Wang et al. 2004), -1 to 1, of the same pairs.
+        compared: Share of the images whose maps are both uneven.
     """
 
     check: str
     net: str
-    spearman: float
-    ssim: float
+    spearman: float | None
+    ssim: float | None
+    compared: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,21 @@ class Sanity:
     @property
     def failed(self) -> list[str]:
         """The checks that the method failed: its maps stay alike when nothing learnt is left."""
-        last = {row.check: row for row in self.rows}
-        return [check for check, row in last.items() if row.spearman >= LIMIT]
+        decisive = [row for row in self._last if row.compared >= COMPARABLE]
+        return [row.check for row in decisive if row.spearman is not None and row.spearman >= LIMIT]
+
+    @property
+    def _last(self) -> list[Likeness]:
+        """Of each check the net in which nothing learnt is left."""
+        return list({row.check: row for row in self.rows}.values())
 
     @property
     def verdict(self) -> str:
         """A sentence that begins with failed, undecided or passed."""
         if self.failed:
             return f"failed ({', '.join(self.failed)}): the maps hardly depend on the net; do not read them"
+        if any(row.compared < COMPARABLE for row in self._last):
+            return "undecided: too many maps are even, so there is little to compare"
         if self.memorised < LEARNT:
             return "undecided: passed for parameters, but the random labels were not learnt"
         return "passed: the maps change with the parameters and with the labels"
@@ -181,9 +193,8 @@ def learn_random_labels(predictor: NetPredictor, stored: Stored, seed: int) -> t
     with torch.enable_grad():
         for _ in range(EPOCHS):
             order = rng.permutation(len(stored))
-            for start, images in zip(range(0, len(order), BATCH), _batches(other, stored, order), strict=True):
-                target = labels[order[start : start + BATCH]].to(other.device)
-                loss = _loss(other.net(images), target, other.multilabel)
+            for some, images in zip(_divide(order), _batches(other, stored, order), strict=True):
+                loss = _loss(other.net(images), labels[some].to(other.device), other.multilabel)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -221,20 +232,30 @@ def _share_learnt(predictor: NetPredictor, stored: Stored, labels: torch.Tensor)
 
 
 def _batches(predictor: NetPredictor, stored: Stored, rows: npt.NDArray[np.int64]) -> Iterator[torch.Tensor]:
-    for start in range(0, len(rows), BATCH):
-        finished = predictor.preprocess.finish(stored[rows[start : start + BATCH]])
-        yield torch.from_numpy(finished).to(predictor.device)
+    for some in _divide(rows):
+        yield torch.from_numpy(predictor.preprocess.finish(stored[some])).to(predictor.device)
+
+
+def _divide(rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Batches of nearly the same size: batch norm cannot learn from one image alone whose features are of one place."""
+    return np.array_split(rows, -(-len(rows) // BATCH))
 
 
 def _compare(check: str, name: str, maps: Maps, others: Maps) -> Likeness:
+    uneven = _is_uneven(maps) & _is_uneven(others)
+    if not uneven.any():
+        return Likeness(check, name, None, None, 0.0)
+    maps, others = maps[uneven], others[uneven]
     ranks = float(np.mean([rank_correlation(*pair) for pair in zip(maps, others, strict=True)]))
     first, second = (torch.from_numpy(some)[:, None] for some in (maps, others))
-    return Likeness(check, name, ranks, float(structural_similarity_index_measure(first, second, data_range=1.0)))
+    similarity = float(structural_similarity_index_measure(first, second, data_range=1.0))
+    return Likeness(check, name, ranks, similarity, float(uneven.mean()))
+
+
+def _is_uneven(maps: Maps) -> npt.NDArray[np.bool_]:
+    return np.ptp(maps, axis=(1, 2)) > 0
 
 
 def rank_correlation(first: Maps, second: Maps) -> float:
-    """Spearman's correlation of the pixels of two maps (H, W); with an even map 1 if both are, else 0."""
-    even = [bool(one.min() == one.max()) for one in (first, second)]
-    if any(even):
-        return float(all(even))
+    """Spearman's correlation of the pixels of two maps (H, W), neither of them even."""
     return float(spearmanr(first, second, axis=None).statistic)

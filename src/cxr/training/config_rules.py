@@ -9,6 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxr.errors import ConfigError
 
+ABOUT_KEYS = ("source", "licence", "labels", "problems")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -48,6 +50,12 @@ FRACTIONS = Rule(
     lambda value: isinstance(value, ListConfig) and len(value) == 3 and all(map(is_number, value)),
 )
 MAPPING = Rule("a mapping such as {Normal: normal}", lambda value: isinstance(value, DictConfig))
+ABOUT = Rule(
+    "a mapping of source, licence, labels and problems to texts",
+    lambda value: (
+        isinstance(value, DictConfig) and set(value) <= set(ABOUT_KEYS) and all(map(TEXT.holds, value.values()))
+    ),
+)
 
 RULES = {
     "seed": whole(0),
@@ -61,6 +69,7 @@ RULES = {
     "monitor.metric": TEXT,
     "monitor.mode": one_of("max", "min"),
     "data.root": optional(TEXT),
+    "data.about": optional(ABOUT),
     "data.limit": optional(whole(1)),
     "data.batch_size": whole(1),
     "data.num_workers": whole(0),

@@ -41,6 +41,33 @@ def test_every_document_says_research_use_only_and_marks_blanks(facts, nothing, 
         assert f"*{BLANK}*" in text
 
 
+ABOUT = {"source": "One hospital.", "licence": "CC BY.", "labels": "By radiologists.", "problems": "Children only."}
+
+
+def test_what_is_known_of_a_public_dataset_is_filled_in_and_is_blank_for_others(facts):
+    told = replace(facts, config={**facts.config, "data": {**facts.config["data"], "about": ABOUT}})
+    card, sheet, claim = (items(make(told)) for make in (make_model_card, make_datasheet, make_claim))
+    assert card["Dataset and its source"] == sheet["Source"] == claim["7. Sources"] == "One hospital."
+    assert card["Licence of the dataset"] == sheet["Licence"] == "CC BY."
+    assert sheet["How labels were made"] == claim["16. Who annotated"] == "By radiologists."
+    problems = "Known problems of the dataset"
+    assert card[problems] == sheet[problems] == claim["40. Limits"] == "Children only."
+
+    card, sheet, claim = (items(make(facts)) for make in (make_model_card, make_datasheet, make_claim))
+    blanks = [card["Dataset and its source"], sheet["Source"], sheet["Licence"], sheet["How labels were made"]]
+    assert blanks + [claim[name] for name in ("7. Sources", "16. Who annotated", "40. Limits")] == [None] * 7
+    assert not {problems, "Licence of the dataset"} & {*card, *sheet}
+
+
+def test_merged_datasets_are_told_by_name(facts):
+    data = {"about": None, "sources": {"children": {"about": ABOUT}, "own": {"about": None}}}
+    card = items(make_model_card(replace(facts, config={**facts.config, "data": {**facts.config["data"], **data}})))
+    assert card["Dataset and its source"] == f"children: One hospital. own: ({BLANK})"
+    data["sources"].pop("children")
+    card = items(make_model_card(replace(facts, config={**facts.config, "data": {**facts.config["data"], **data}})))
+    assert card["Dataset and its source"] is None
+
+
 def test_claim_has_its_44_items_in_order():
     assert [number for _, listed in CLAIM for number, _ in listed] == list(range(1, 45))
 

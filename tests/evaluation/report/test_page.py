@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from cxr.errors import ConfigError, DataError
+from cxr.evaluation import drawing
 from cxr.evaluation.calibration import calibration_metrics
 from cxr.evaluation.explain_page import write_page
 from cxr.evaluation.metrics import classification_metrics
@@ -302,7 +303,22 @@ def test_calibration_is_also_that_of_the_probabilities_in_the_table(tmp_path):
     report = collect(read_tables(tmp_path / "test.csv", None, None, None), Options())
     (_, told) = report["questions"][0]["parts"][0]["calibration"]
     expected = calibration_metrics(*target_and_probs(table), NAMES)
-    assert told == {"name": "as the table gives them"} | expected
+    assert told.pop("name") == "as the table gives them"
+    assert {name: one["value"] for name, one in told.items()} == expected
+    assert all(one["low"] <= one["value"] < one["high"] for one in told.values())
+
+
+SCRIPTS = ["正常", "肺炎"]
+
+
+def test_names_that_no_font_has_are_numbered_in_figures_and_told_on_the_page(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(drawing, "_drawable", lambda: frozenset(map(ord, "–−…≥")))
+    for part in ("val", "test"):
+        write_predictions(make_part(part, 80), SCRIPTS, tmp_path / f"{part}.csv")
+    material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
+    page = write_report(material, tmp_path / "out", Options()).read_text()
+    assert [f"{name} class {number} in figures" in texts(page) for number, name in enumerate(SCRIPTS, 1)] == [True] * 2
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
 @pytest.mark.parametrize(

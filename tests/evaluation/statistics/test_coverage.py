@@ -5,7 +5,9 @@ import pytest
 from scipy.special import expit
 from scipy.stats import norm
 
+from cxr.evaluation.calibration import calibration_metrics
 from cxr.evaluation.statistics.bootstrap import bootstrap_metrics, metric_intervals, resample_metrics
+from cxr.evaluation.statistics.calibration_intervals import bootstrap_calibration
 from cxr.evaluation.statistics.paired import paired_differences
 
 NAMES = ["negative", "positive"]
@@ -42,6 +44,27 @@ def test_intervals_hold_the_truth_as_often_as_they_say(patients, prevalence, shi
             held[name].append(found.low <= truth[name] <= found.high)
     for name, times in held.items():
         assert 0.93 <= np.mean(times) <= 0.97, name
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize(
+    ("patients", "prevalence", "shift"),
+    [(100, 0.4, 1.2), (150, 0.15, 1.2), (500, 0.4, 1.2), (100, 0.5, 1.0)],
+    ids=["100 patients", "few cases", "500 patients", "calibrated"],
+)
+def test_intervals_of_calibration_hold_the_truth_as_often_as_they_say(patients, prevalence, shift):
+    """The log odds of the outcome are `shift` times those given, and more or less common than they say."""
+    rng = np.random.default_rng(0)
+    target, groups = draw_patients(rng, 400_000, prevalence)
+    truth = calibration_metrics(target, draw_probs(rng, target, groups, shift), NAMES)
+    held = {name: [] for name in truth}
+    for repeat in range(500):
+        target, groups = draw_patients(rng, patients, prevalence)
+        found = bootstrap_calibration(target, draw_probs(rng, target, groups, shift), groups, NAMES, seed=repeat)
+        for name, one in found.items():
+            held[name].append(one.low <= truth[name] <= one.high)
+    for name, times in held.items():
+        assert 0.92 <= np.mean(times) <= 0.99, name  # the Monte Carlo error is 1%
 
 
 @pytest.mark.verify

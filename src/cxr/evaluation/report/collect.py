@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.evaluation.calibration import apply_temperature, calibration_metrics, fit_temperature, of_top_label
+from cxr.evaluation.calibration import apply_temperature, fit_temperature, of_top_label
 from cxr.evaluation.ledger import count_openings
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.operating_point import (
@@ -34,6 +34,7 @@ from cxr.evaluation.statistics.bootstrap import (
     resample_metrics,
     resample_share,
 )
+from cxr.evaluation.statistics.calibration_intervals import bootstrap_calibration
 from cxr.evaluation.statistics.intervals import Interval
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
@@ -260,7 +261,7 @@ def _measure_part(
         "prevalence": float((target == 1).mean()) if len(question.class_names) == 2 else None,
         "metrics": _measure(table, question.class_names, options),
         "studies": _measure_studies(table, question.class_names, options),
-        "calibration": _measure_calibration(question, part, temperature) if part != "train" else [],
+        "calibration": _measure_calibration(question, part, temperature, options) if part != "train" else [],
         "selective": _measure_selective(question, part, options) if last else None,
         "subgroups": _measure_groups(question, part, options, omitted) if last else [],
         "baselines": _measure_baselines(question, part, options) if last else [],
@@ -284,10 +285,14 @@ def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Optio
     return {"count": len(studies), "metrics": metrics | {"study_map": plain(score)}}
 
 
-def _measure_calibration(question: Question, part: str, temperature: float | None) -> list[Report]:
-    target, _ = target_and_probs(question.parts[part])
-    rows = name_probs(question, part, temperature)
-    return [{"name": name, **calibration_metrics(target, probs, question.class_names)} for name, probs in rows.items()]
+def _measure_calibration(question: Question, part: str, temperature: float | None, options: Options) -> list[Report]:
+    table, names = question.parts[part], question.class_names
+    (target, _), groups = target_and_probs(table), patient_groups(table)
+    found = {
+        name: bootstrap_calibration(target, probs, groups, names, options.draws, options.seed)
+        for name, probs in name_probs(question, part, temperature).items()
+    }
+    return [{"name": name, **{key: plain(one) for key, one in numbers.items()}} for name, numbers in found.items()]
 
 
 def _apply_points(question: Question, options: Options) -> Iterator[Report]:

@@ -42,7 +42,7 @@ class Facts:
     Attributes:
         run: Name of the run.
         made: When it was evaluated, as text.
-        config: The resolved config; empty for tables made elsewhere.
+        config: The resolved config, whose ``data.about`` speaks of a public dataset; empty for tables made elsewhere.
         data: The data report of the run; empty for tables made elsewhere.
         bundle: The description of the bundle; empty where there is none.
         versions: Package -> version.
@@ -86,6 +86,7 @@ def make_model_card(facts: Facts) -> list[Section]:
             "Limits",
             (
                 *((Item("Images", SYNTHETIC),) if facts.synthetic else ()),
+                *_tell_problems(facts),
                 Item("Other hospitals, devices and ages", "not measured unless an external table was evaluated"),
                 Item("Ethical considerations"),
                 Item("Advice to users"),
@@ -98,11 +99,18 @@ def make_datasheet(facts: Facts) -> list[Section]:
     """The datasheet of the dataset."""
     data = facts.data
     return [
-        Section("Motivation", (Item("Why and by whom it was made"), Item("Funding"))),
-        Section("Composition", tuple(_describe_composition(data))),
+        Section(
+            "Motivation",
+            (Item("Source", _about(facts, "source")), Item("Why and by whom it was made"), Item("Funding")),
+        ),
+        Section("Composition", (*_describe_composition(data), *_tell_problems(facts))),
         Section(
             "Collection",
-            (Item("How and when images were taken"), Item("How labels were made"), Item("Consent and ethical review")),
+            (
+                Item("How and when images were taken"),
+                Item("How labels were made", _about(facts, "labels")),
+                Item("Consent and ethical review"),
+            ),
         ),
         Section(
             "Preparation",
@@ -112,7 +120,10 @@ def make_datasheet(facts: Facts) -> list[Section]:
                 Item("Ids", "salted hashes in run folders" if facts.config.get("hash_ids") else None),
             ),
         ),
-        Section("Use and maintenance", (Item("Licence"), Item("Who keeps it"), Item("Uses to avoid"))),
+        Section(
+            "Use and maintenance",
+            (Item("Licence", _about(facts, "licence")), Item("Who keeps it"), Item("Uses to avoid")),
+        ),
     ]
 
 
@@ -134,6 +145,29 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _about(facts: Facts, key: str) -> str | None:
+    """What the config says of a public dataset; of merged ones each by its name."""
+    data = facts.config.get("data", {})
+    sources = data.get("sources", {})
+    if not sources:
+        return _statement(data, key)
+    told = {name: _statement(source, key) for name, source in sources.items()}
+    if not any(told.values()):
+        return None
+    return " ".join(f"{name}: {f'({BLANK})' if text is None else text}" for name, text in told.items())
+
+
+def _statement(dataset: Mapping[str, Any], key: str) -> str | None:
+    about = dataset.get("about")
+    return about.get(key) if isinstance(about, Mapping) else None
+
+
+def _tell_problems(facts: Facts) -> Iterator[Item]:
+    problems = _about(facts, "problems")
+    if problems is not None:
+        yield Item("Known problems of the dataset", problems)
+
+
 def _describe_model(facts: Facts) -> Iterator[Item]:
     net = facts.bundle.get("net", {})
     arguments = ", ".join(f"{key}={value}" for key, value in net.items() if key != "name")
@@ -148,11 +182,14 @@ def _describe_model(facts: Facts) -> Iterator[Item]:
 
 def _describe_parts(facts: Facts) -> Iterator[Item]:
     images, patients = facts.data.get("images", {}), facts.data.get("patients", {})
-    yield Item("Dataset and its source")
+    yield Item("Dataset and its source", _about(facts, "source"))
+    if (licence := _about(facts, "licence")) is not None:
+        yield Item("Licence of the dataset", licence)
     for part, counts in images.items():
         classes = _listed([f"{count:,} {name}" for name, count in counts.items()])
         yield Item(f"Part {part}", f"{sum(counts.values()):,} images of {patients[part]:,} patients: {classes}")
     if images:
+        yield Item("Counting of patients", "in the parts above, patients who share a film or its copy count as one")
         yield Item("Division", _describe_split(facts))
 
 
@@ -206,7 +243,10 @@ def _describe_exclusions(data: Mapping[str, Any]) -> str | None:
 
 def _answer_claim(facts: Facts) -> dict[int, str]:
     """Item -> what the run knows."""
-    answers = {
+    answers: dict[int, str | None] = {
+        7: _about(facts, "source"),
+        16: _about(facts, "labels"),
+        40: _about(facts, "problems"),
         28: "see the tables of this report: discrimination, calibration and net benefit",
         29: "95% intervals from a bootstrap that draws patients; Clopper-Pearson where a share is 0 or 1",
         37: " ".join(facts.results),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from cxr.evaluation.drawing import drawable_names
 from cxr.evaluation.figure_set import classification_figures
 from cxr.evaluation.figures import plot_learning_curves
 from cxr.evaluation.figures_worth import (
@@ -41,10 +42,10 @@ def draw_figures(material: Material, report: dict[str, Any], rule: str) -> Itera
 
 
 def shorten_names(class_names: list[str]) -> list[str]:
-    """Names that leave room for what is drawn; one that is cut ends in its number, so that all stay different."""
+    """Names that can be drawn and leave room; one that is cut ends in its number, so that all stay different."""
     return [
         name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 5].rstrip()} … {number}"
-        for number, name in enumerate(class_names)
+        for number, name in enumerate(drawable_names(class_names))
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import DataError
+from cxr.evaluation.drawing import drawable_names
 from cxr.evaluation.figures import write_figure
 from cxr.evaluation.report.collect import Options, Report, collect
 from cxr.evaluation.report.documents import (
@@ -92,6 +93,7 @@ def make_page(report: Report, figures: Mapping[str, str], documents: Sequence[tu
         gallery=list_gallery(figures),
         contents=list_contents(report, figures, documents),
         baseline_names=BASELINES,
+        drawable_names=drawable_names,
         least=report["least"],
         blank=BLANK,
         research_only=RESEARCH_ONLY,

@@ -19,6 +19,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 import cxr
 from cxr.errors import require_extra
+from cxr.evaluation.drawing import drawable_names
 from cxr.evaluation.figure_set import classification_figures, figure_to_array
 from cxr.evaluation.figures import plot_image_grid
 from cxr.training.datamodule import ChestDataModule
@@ -161,7 +162,7 @@ class WandbMedia(pl.Callback):
         return chosen
 
     def _samples(self, datamodule: ChestDataModule, question: Question, probs: torch.Tensor) -> Any:
-        key, target, names = question.key, question.target, question.class_names
+        key, target, names = question.key, question.target, drawable_names(question.class_names)
         rows = np.unique(np.linspace(0, len(key) - 1, num=self.images).round().astype(np.int64))
         stored = datamodule.stored_images("val", key[rows].numpy())
         images = list(stored.astype(np.float32) / np.iinfo(stored.dtype).max)
