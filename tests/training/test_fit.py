@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from sklearn.utils.class_weight import compute_class_weight
 
 from cxr.data.identity import hash_ids, load_salt
 from cxr.data.readers import make_phantom_samples
@@ -272,3 +273,13 @@ def test_too_little_memory_of_a_gpu_names_the_values_that_keep_the_update(compos
     message = "out of memory with data.batch_size=24; halve it and double trainer.accumulate_grad_batches, or set"
     with pytest.raises(TrainingError, match=message):
         train(experiment)
+
+
+def test_class_weights_are_those_of_the_training_part(compose_run, tmp_path):
+    experiment = assemble(compose_run(tmp_path / "run", "loss.class_weights=balanced"))
+    samples = experiment.cohort.samples
+    labels = samples.loc[samples["split"] == "train", "label"]
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
+    assert experiment.task.loss.weight.tolist() == pytest.approx(expected.tolist())
+    whole = compute_class_weight("balanced", classes=np.arange(2), y=samples["label"])
+    assert experiment.task.loss.weight.tolist() != pytest.approx(whole.tolist(), rel=1e-4)
