@@ -197,6 +197,14 @@ def test_no_flipped_byte_passes_unseen(tmp_path_factory, data):
     assert sorted(contents(folder / "out").values()) == sorted(files.values())
 
 
+def test_a_flipped_length_that_hides_a_file_is_seen(tmp_path, zip_path):
+    raw = bytearray(write_zip(zip_path, {"a": b"1", "b": b"2"}).read_bytes())
+    raw[raw.index(b"PK\1\2") + 32] = 47  # the length of the comment of the first file: the whole record of the second
+    zip_path.write_bytes(raw)
+    with pytest.raises(DataError, match="it announces 2 files and lists 1"):
+        extract_archive(zip_path, tmp_path / "out", MANY)
+
+
 def test_free_bytes_of_a_folder_to_be(tmp_path):
     assert free_bytes(tmp_path / "not" / "yet") > 0
     require_space(tmp_path / "not" / "yet", 1)

@@ -212,6 +212,7 @@ def test_embeddings_of_a_net_are_taken_from_the_folder_of_a_run(automl, folder, 
     samples, _ = read_pool(config)
     probs = load_bundle(folder / "bundle").predict(samples["image_path"].tolist()[:3])
     assert probs["prob_0"].between(0, 1).all()
+    assert len(list((Path(config.paths.cache_dir) / "embeddings").glob("*.npz"))) == 1
 
 
 @pytest.mark.slow

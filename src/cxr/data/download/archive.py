@@ -18,6 +18,8 @@ from cxr.errors import DataError
 
 CHUNK_BYTES = 1 << 20
 MAX_FILES = 1_000_000
+LONGEST_END = 22 + 0xFFFF  # bytes: the record at the end of an archive with the longest comment
+COUNTED_ELSEWHERE = 0xFFFF  # in archives of more files (zip64)
 MAX_RATIO = 200.0  # extracted / archive bytes of the whole archive; images reach about 10
 DAMAGED = (BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, ValueError)
 
@@ -38,6 +40,7 @@ def extract_archive(archive: Path, target: Path, max_bytes: int, root: str = "",
     """
     try:
         with ZipFile(archive) as source:
+            _check_count(source, archive)
             members = [(info, _path_below(root, info, archive)) for info in source.infolist()]
             wanted = [(info, path) for info, path in members if _is_wanted(info, path, skip)]
             _check_size([info for info, _ in wanted], archive, target.parent, max_bytes)
@@ -46,6 +49,16 @@ def extract_archive(archive: Path, target: Path, max_bytes: int, root: str = "",
         raise DataError(
             f"{archive} is damaged ({error}); delete it and repeat the command to download it again"
         ) from error
+
+
+def _check_count(source: ZipFile, archive: Path) -> None:
+    """BadZipFile where the end of the directory announces another number of files than it lists."""
+    with archive.open("rb") as stream:
+        stream.seek(max(0, archive.stat().st_size - LONGEST_END))
+        end = stream.read()
+    (announced,) = struct.unpack_from("<H", end, end.rfind(b"PK\5\6") + 10)
+    if announced not in (COUNTED_ELSEWHERE, len(source.infolist())):
+        raise BadZipFile(f"it announces {announced} files and lists {len(source.infolist())}")
 
 
 def _path_below(root: str, info: ZipInfo, archive: Path) -> PurePosixPath:

@@ -37,7 +37,6 @@ from cxr.experiments.plan import PlanFolder
 from cxr.experiments.processes import available_cores
 from cxr.imaging.checks import to_sides
 from cxr.inference.bundle import load_net
-from cxr.inference.features import EMBEDDING, Features
 from cxr.training.evaluate import told_ids
 from cxr.training.run_folder import start_logging
 from cxr.training.sources import id_salt, read_pool, stored_preprocess
@@ -132,7 +131,7 @@ def _make_views(plan: AutoML, config: DictConfig, samples: pd.DataFrame, pool: p
     net = load_net(bundle)
     _check_other_images(net.extras.get("data_fingerprint"), (samples, pool), bundle)
     images = open_images(open_store(config, net.preprocess), *files)
-    return make_embedding_view(Features(EMBEDDING, net.preprocess, (), net), images, bundle)
+    return make_embedding_view(net, images, files[1], Path(config.paths.cache_dir) / "embeddings", bundle)
 
 
 def _check_other_images(learnt: object, tables: Sequence[pd.DataFrame], bundle: Path) -> None:

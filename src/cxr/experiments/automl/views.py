@@ -12,7 +12,10 @@ from cxr.errors import ConfigError
 from cxr.imaging.descriptors import DESCRIPTORS, LEAST_SIDE
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference import features
+from cxr.inference.embedding_cache import embed_images
 from cxr.inference.features import Features, Table
+from cxr.inference.net_predictor import NetPredictor
+from cxr.models.head import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +69,22 @@ def make_pixel_views(preprocess: Preprocess, images: StoredImages, featurize: bo
     return {**views, ALL: View(Features(features.DESCRIPTORS, preprocess, tuple(DESCRIPTORS)), whole)}
 
 
-def make_embedding_view(made_by: Features, images: StoredImages, net: Path) -> dict[str, View]:
-    """What a net makes of the images, before its head."""
-    return {features.EMBEDDING: replace(_make_view(made_by, images), net=net)}
+def make_embedding_view(
+    net: NetPredictor, images: StoredImages, hashes: list[str], cache: Path, bundle: Path
+) -> dict[str, View]:
+    """What a net makes of the images, before its head; computed once, whatever the number of searches.
+
+    Args:
+        net: The predictor of `bundle`.
+        images: N stored images.
+        hashes: Of each one's file.
+        cache: Folder of embeddings.
+        bundle: Where the net lies.
+    """
+    assert isinstance(net.net, Classifier)  # what a bundle's net is made by
+    made_by = Features(features.EMBEDDING, net.preprocess, (), net)
+    table = embed_images(net.net, net.preprocess, images, hashes, cache)
+    return {features.EMBEDDING: View(made_by, table, bundle)}
 
 
 def open_images(store: ImageStore, paths: list[str], hashes: list[str]) -> StoredImages:
