@@ -239,6 +239,7 @@ def test_a_report_of_data_that_are_not_ready_says_why(monkeypatch, capsys):
     assert capsys.readouterr().out == "not ready for training: expected two classes\nreport: report.html\n"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the test part has")
 def test_data_audit_of_a_net_wants_the_nets_classes(compose_run, images, tmp_path, capsys):
     bundle = fit(compose_run(tmp_path / "run", "trainer.max_epochs=1")).run_dir / "bundle"

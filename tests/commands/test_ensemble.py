@@ -16,7 +16,7 @@ from cxr.evaluation.predictions import read_predictions, write_predictions
 from cxr.inference.bundle import load_bundle
 from cxr.training.fit import fit
 
-pytestmark = pytest.mark.filterwarnings("ignore:the test part has")
+pytestmark = [pytest.mark.filterwarnings("ignore:the test part has"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,7 @@ def test_a_run_becomes_pictures_scores_and_a_page(run, tmp_path, capsys):
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 
+@pytest.mark.slow
 def test_what_is_written_names_no_file_and_no_raw_id(run, lab):
     assert main(["explain", str(run), "--images", "8", "--each", "1", "--part", "val"]) == 0
     folder = run / "explain" / "val_gradcam"

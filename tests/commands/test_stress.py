@@ -9,7 +9,7 @@ from cxr.evaluation.predictions import read_predictions
 from cxr.imaging.stress import STRESSES
 from cxr.training.fit import fit
 
-pytestmark = pytest.mark.filterwarnings("ignore:the test part has")
+pytestmark = [pytest.mark.filterwarnings("ignore:the test part has"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

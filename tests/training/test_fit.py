@@ -119,6 +119,7 @@ def test_a_split_file_is_used_again(finished, compose_run, tmp_path):
     assert (tmp_path / "again" / "split.csv").read_bytes() == split.read_bytes()
 
 
+@pytest.mark.slow
 def test_without_a_best_checkpoint_nothing_is_evaluated(compose_run, tmp_path):
     result = fit(compose_run(tmp_path / "run", "callbacks.checkpoint=null", "trainer.max_epochs=1"))
     assert np.isnan(result.best_score)

@@ -77,6 +77,7 @@ class Watch(pl.Callback):
         self.val.append(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_training_batches_are_mixed_and_the_net_still_learns(make_run, kind):
     watch = Watch()

@@ -51,6 +51,7 @@ def compose_targets(compose_run, table):
     return composed
 
 
+@pytest.mark.slow
 def test_a_run_learns_every_target_from_the_images_that_state_it(compose_targets, table, tmp_path):
     result = fit(compose_targets(tmp_path / "run", "report=true"))
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]

@@ -13,6 +13,8 @@ from cxr.training.callbacks import wandb_media
 from cxr.training.callbacks.wandb_media import has_api_key, make_wandb_logger
 from cxr.training.fit import fit
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
 
 

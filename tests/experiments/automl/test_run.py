@@ -27,6 +27,8 @@ from cxr.inference.bundle import load_bundle, write_bundle
 from cxr.models.build import build_net
 from cxr.training.sources import read_pool
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 STUB = [sys.executable, "-m", "cxr.experiments.child", str(Path(__file__).with_name("cnn_stub.py"))]
 QUICK = ["logistic_regression", "knn", "svm", "random_forest"]
@@ -57,7 +59,6 @@ def board(folder):
     return pd.read_csv(folder / "leaderboard.csv")
 
 
-@pytest.mark.slow
 def test_four_families_are_compared_on_the_same_folds_and_the_winner_leaves_a_bundle(automl, folder, capsys):
     _, config = automl()
     table = board(folder)
@@ -97,7 +98,6 @@ def test_four_families_are_compared_on_the_same_folds_and_the_winner_leaves_a_bu
     assert not (folder / "predictions_test.csv").exists()
 
 
-@pytest.mark.slow
 def test_the_same_command_with_the_folder_goes_on_and_ends(automl, folder, capsys):
     automl("plan.trials=1")
     first = board(folder)
@@ -115,7 +115,6 @@ def test_the_same_command_with_the_folder_goes_on_and_ends(automl, folder, capsy
         automl("plan.trials=3", "plan.folder=here", "plan.folds=4")
 
 
-@pytest.mark.slow
 def test_ctrl_c_concludes_with_what_there_is_and_the_test_part_stays_closed(automl, folder, monkeypatch, capsys):
     give_test_part(monkeypatch)
     original = Classical.predict
@@ -215,7 +214,6 @@ def test_embeddings_of_a_net_are_taken_from_the_folder_of_a_run(automl, folder, 
     assert len(list((Path(config.paths.cache_dir) / "embeddings").glob("*.npz"))) == 1
 
 
-@pytest.mark.slow
 def test_a_net_of_the_same_images_is_refused(automl, tmp_path):
     write_net(tmp_path / "net", "other images")
     from cxr.data.cohort import fingerprint
@@ -261,7 +259,6 @@ def test_small_cnns_race_on_the_same_folds_and_their_nets_vote(automl, folder):
     assert len(list((member / "members").iterdir())) == 3
 
 
-@pytest.mark.slow
 def test_a_cnn_trial_is_runs_of_train_py(automl, folder, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "STUB", [*STUB[:-1], str(ROOT / "train.py")])
     automl("plan.families=[knn]", "plan.include_dnn=true", "plan.trials=2")
