@@ -53,7 +53,6 @@ def test_a_run_becomes_pictures_scores_and_a_page(run, tmp_path, capsys):
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 
-@pytest.mark.slow
 def test_what_is_written_names_no_file_and_no_raw_id(run, lab):
     assert main(["explain", str(run), "--images", "8", "--each", "1", "--part", "val"]) == 0
     folder = run / "explain" / "val_gradcam"
@@ -68,6 +67,7 @@ def test_what_is_written_names_no_file_and_no_raw_id(run, lab):
     assert str(lab) not in text
 
 
+@pytest.mark.slow
 def test_the_report_of_the_run_shows_the_scores(run, copy, capsys):
     assert main(["explain", str(copy), "--images", "20", "--each", "1"]) == 0
     assert main(["evaluate", str(copy)]) == 0

@@ -119,13 +119,13 @@ def test_a_split_file_is_used_again(finished, compose_run, tmp_path):
     assert (tmp_path / "again" / "split.csv").read_bytes() == split.read_bytes()
 
 
-@pytest.mark.slow
 def test_without_a_best_checkpoint_nothing_is_evaluated(compose_run, tmp_path):
     result = fit(compose_run(tmp_path / "run", "callbacks.checkpoint=null", "trainer.max_epochs=1"))
     assert np.isnan(result.best_score)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_leaves_the_test_part_alone_until_it_is_chosen(compose_run, tmp_path):
     result = fit(compose_run(tmp_path / "trial", "test=false", "trainer.max_epochs=1"))
     assert not (result.run_dir / "predictions_test.csv").exists()
