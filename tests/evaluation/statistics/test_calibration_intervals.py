@@ -48,7 +48,7 @@ def test_draws_are_those_of_a_plain_loop(classes):
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0]), st.integers(0, 3)),
+        st.tuples(st.booleans(), st.sampled_from([0.001, 0.1, 0.3, 0.5, 0.9, 0.999]), st.integers(0, 3)),
         min_size=2,
         max_size=12,
     ).filter(lambda rows: sum(count for _, _, count in rows))
@@ -59,6 +59,13 @@ def test_any_weights_of_few_rows_give_what_the_repeated_rows_give(rows):
     found = WeightedCalibration(target, probs, NAMES[:2]).measure(counts[:, None])
     expected = measure_by_hand(target, probs, NAMES[:2], np.repeat(np.arange(len(target)), counts))
     assert {name: found[name][0] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
+
+
+def test_rows_that_are_called_certain_have_the_shift_of_the_equation():
+    """One row of no at 0 and three of yes at 1: e^s = 3 e^-s. Log-odds of 28 leave such a share some four digits."""
+    probs = np.array([[1.0, 0.0], [0.0, 1.0]])
+    found = WeightedCalibration(np.array([0, 1]), probs, NAMES[:2]).measure(np.array([[1], [3]]))
+    assert found["calibration_in_the_large"][0] == pytest.approx(np.log(3) / 2, rel=2e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
