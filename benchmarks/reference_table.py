@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from cxr.evaluation.predictions import read_predictions
 from cxr.evaluation.statistics.bootstrap import bootstrap_metrics
@@ -94,6 +95,7 @@ def main() -> None:
     for row in wanted:
         if not options.table and is_missing(row, out) and has_data(row, options.data):
             run(row, out, options.data, options.full)
+    out.mkdir(parents=True, exist_ok=True)
     table = "\n".join(tell(wanted, out))
     (out / "table.md").write_text(table + "\n")
     print(table)
@@ -136,9 +138,16 @@ def tell(rows: list[Row], out: Path) -> Iterator[str]:
             heading = row.data
             yield f"\n**{heading}**\n"
             yield f"| recipe | images | {' | '.join(METRICS.values())} |\n|---|---|{'---|' * len(METRICS)}"
+        recipe = row.words.split()[0].removeprefix("experiment=")
         for part, cells in measure(out / row.name):
-            budget = f"; {row.budget.split('=')[-1]} batches" if row.budget else ""
-            yield f"| `{row.words.split()[0].partition('=')[2]}`: {row.says}{budget} | {part} | {' | '.join(cells)} |"
+            yield f"| `{recipe}`: {row.says}{tell_budget(out / row.name)} | {part} | {' | '.join(cells)} |"
+
+
+def tell_budget(folder: Path) -> str:
+    """How many batches a run was bounded to, as its own config says; nothing where it saw all."""
+    config = folder / "config.yaml"
+    batches = yaml.safe_load(config.read_text())["trainer"].get("limit_train_batches") if config.exists() else None
+    return "" if batches is None else f"; {batches} batches"
 
 
 def measure(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr.errors import CxrError, WeightsError, require_extra
+from cxr.inference.combine import to_logits
 from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
 from cxr.inference.features import EMBEDDING, Features, load_features
 from cxr.inference.predictor import Floats, Pixels, Predictor, Probs
@@ -22,7 +23,6 @@ KIND = "classical"
 MODEL, NET = "model.onnx", "net"
 INPUT, PROBS = "features", "probabilities"
 _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
-_LEAST_PROB = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class ClassicalPredictor(Predictor):
         preprocess = self.features.preprocess
         stored = np.array([preprocess.store(image) for image in images], dtype=preprocess.precision)
         probs = ask_model(self.model, self.features(stored))
-        return self.to_probs(np.log(np.maximum(probs, _LEAST_PROB))), np.full(len(images), np.nan)
+        return self.to_probs(to_logits(probs)), np.full(len(images), np.nan)
 
 
 def open_model(content: bytes) -> Any:

@@ -181,9 +181,9 @@ def order_classes(rule: str, class_names: Sequence[str], of_members: Sequence[Se
     return [[1 - column, column] for column in own]
 
 
-def to_logits(probs: Floats) -> Floats:
+def to_logits(probs: npt.ArrayLike) -> Floats:
     """Logarithms, whose softmax gives the probabilities back; 0 counts as 1e-12."""
-    return np.log(np.maximum(probs, _LEAST_PROB))
+    return np.log(np.maximum(np.asarray(probs, dtype=np.float64), _LEAST_PROB))
 
 
 def log_features(tables: Floats) -> Floats:

@@ -28,6 +28,7 @@ from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.explanation.gallery import draw_gallery
 from cxr.inference.bundle import Fitted, load_net
+from cxr.inference.combine import to_logits
 from cxr.inference.outliers import fit_outliers
 from cxr.inference.saliency import make_maps
 from cxr.models.head import Classifier
@@ -45,7 +46,6 @@ log = logging.getLogger(__name__)
 OF_THIS_RUN = ("paths", "ckpt_path", "run_name", "logger", "callbacks")
 PICTURES_OF_EACH = 4
 IMAGES_AT_ONCE, MOST_IMAGES = 256, 5000
-_LEAST_PROB = 1e-12
 
 grad_cam = partial(make_maps, method="gradcam")
 
@@ -165,8 +165,7 @@ def write_baselines(experiment: Experiment, folder: RunFolder) -> None:
         for part, probs in baseline.probs.items():
             if (folder.root / f"predictions_{part}.csv").exists():
                 rows = told_ids(samples[samples["split"] == part], experiment.config)
-                logits = np.log(np.maximum(probs, _LEAST_PROB))
-                table = make_predictions(rows, logits, cohort.class_names, part, baseline.name)
+                table = make_predictions(rows, to_logits(probs), cohort.class_names, part, baseline.name)
                 folder.write_baseline(table, cohort.class_names, part, baseline.name)
 
 

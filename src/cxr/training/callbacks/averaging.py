@@ -42,11 +42,10 @@ class MovingAverage(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _update(self, averages: Sequence[Tensor], values: Sequence[Tensor], number: Tensor) -> None:
-        """Move tensors of one type; counters are copied."""
-        done = int(number)
-        left = min(self.decay, (1 + done) / (10 + done))
+        """Move tensors of one type; counters are copied. The number stays on its device: no step waits for it."""
+        moved = 1 - ((1 + number) / (10 + number)).clamp(max=self.decay)
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
-                average.lerp_(value, 1 - left)
+                average.lerp_(value, moved.to(average.dtype))
             else:
                 average.copy_(value)
