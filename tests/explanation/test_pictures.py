@@ -9,7 +9,7 @@ from cxr.imaging.preprocess import Preprocess
 from cxr.inference.combine import Rule
 from cxr.inference.ensemble_predictor import EnsemblePredictor
 from cxr.inference.net_predictor import NetPredictor
-from cxr.inference.predictor import Predictor
+from cxr.inference.predictor import Predictor, Scores
 from cxr.models.build import build_net
 
 NET = {"filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
@@ -19,8 +19,11 @@ NAMES = ["well", "ill", "odd"]
 class NoNet(Predictor):
     """Says the same of every image."""
 
-    def score(self, images):
-        return np.full((len(images), 3), 1 / 3), np.full(len(images), np.nan)
+    preprocesses = (Preprocess(size=(8, 8)),)
+
+    def score_stored(self, stored):
+        n = len(stored[0])
+        return Scores(np.full((n, 3), 1 / 3), np.full(n, np.nan), np.zeros(n, bool))
 
 
 def make_net(size=(32, 32), aspect="stretch", names=NAMES):

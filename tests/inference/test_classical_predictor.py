@@ -47,9 +47,10 @@ def test_a_bundle_answers_as_the_model_that_was_fitted(tmp_path, features):
     write(tmp_path / "bundle", features, graph)
     predictor = load_bundle(tmp_path / "bundle")
     assert isinstance(predictor, ClassicalPredictor)
-    probs, unlike = predictor.score(IMAGES)
-    np.testing.assert_allclose(probs, model.predict_proba(features(STORED)), atol=1e-6)
-    assert np.isnan(unlike).all()
+    found = predictor.score(IMAGES)
+    np.testing.assert_allclose(found.probs, model.predict_proba(features(STORED)), atol=1e-6)
+    assert np.isnan(found.unlike).all()
+    assert not found.inverted.any()
     assert (predictor.class_names, predictor.calibrated, predictor.extras) == (NAMES, False, {"run": "svm_0"})
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from cxr.errors import ConfigError, WeightsError
-from cxr.imaging.preprocess import Preprocess
+from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.bundle import Fitted, load_bundle, write_bundle, write_ensemble
 from cxr.inference.combine import Rule
 from cxr.inference.cost import measure_cost
 from cxr.inference.description import DESCRIPTION
-from cxr.inference.ensemble_predictor import EnsemblePredictor, find_nets, list_members
-from cxr.inference.predictor import Floats, Pixels, Predictor, Probs
+from cxr.inference.ensemble_predictor import EnsemblePredictor, list_members
+from cxr.inference.net_shares import find_nets
+from cxr.inference.predictor import Predictor, Scores
 from cxr.models.build import build_net
 
 NAMES = ["well", "ill", "very ill"]
@@ -27,9 +28,13 @@ class Fixed(Predictor):
 
     probs: tuple[float, ...]
     unlike: float = np.nan
+    inverted: bool = False
 
-    def score(self, images: Sequence[Pixels]) -> tuple[Probs, Floats]:
-        return np.tile(self.probs, (len(images), 1)), np.full(len(images), self.unlike)
+    preprocesses = (Preprocess(size=(8, 8)),)
+
+    def score_stored(self, stored: Sequence[Stored]) -> Scores:
+        n = len(stored[0])
+        return Scores(np.tile(self.probs, (n, 1)), np.full(n, self.unlike), np.full(n, self.inverted))
 
 
 def fixed(*probs, names=NAMES, **changes):
@@ -62,7 +67,21 @@ def test_the_temperature_divides_the_logarithms():
 @pytest.mark.parametrize(("known", "expected"), [((0.5, 2.0), 2.0), ((np.nan, 0.5), 0.5), ((np.nan, np.nan), np.nan)])
 def test_it_is_as_unlike_as_the_most_unlike_of_those_who_know(known, expected):
     members = [fixed(0.6, 0.3, 0.1, unlike=value) for value in known]
-    np.testing.assert_array_equal(ensemble(*members).score(IMAGES)[1], [expected] * 2)
+    np.testing.assert_array_equal(ensemble(*members).score(IMAGES).unlike, [expected] * 2)
+
+
+def test_an_image_is_inverted_where_a_member_says_so():
+    one, other = fixed(1, 0, 0), fixed(1, 0, 0, inverted=True)
+    assert ensemble(one, other).score(IMAGES).inverted.tolist() == [True, True]
+    assert ensemble(one, one).score(IMAGES).inverted.tolist() == [False, False]
+
+
+def test_what_members_share_is_stored_once():
+    large = fixed(1, 0, 0)
+    object.__setattr__(large, "preprocesses", (Preprocess(size=(16, 16)),))
+    found = ensemble(fixed(1, 0, 0), large, fixed(1, 0, 0))
+    assert [one.size for one in found.preprocesses] == [(8, 8), (16, 16)]
+    assert found.score(IMAGES).probs.shape == (2, 3)
 
 
 def test_one_vs_rest_takes_one_net_per_class_wherever_it_names_its_class():

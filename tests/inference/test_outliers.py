@@ -42,6 +42,13 @@ def test_others_of_the_kind_are_below_one_and_other_things_above(scorer):
     assert (scores[:4] > 1).all(), scores
 
 
+def test_negatives_are_found_and_nothing_else(scorer):
+    fresh = make_chests(200, 2)
+    assert scorer.find_inverted(255 - fresh).all()
+    assert not scorer.find_inverted(fresh).any()
+    assert not scorer.find_inverted(np.full((1, 48, 48), 7, np.uint8)).any()
+
+
 def test_brightness_and_contrast_play_no_part(scorer):
     chest = make_chests(1, 3)
     darker = (chest // 2 + 10).astype(np.uint8)

@@ -16,8 +16,9 @@ from cxr.evaluation.localisation import Boxes
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.imaging.resize import fit_to_size, undo_fit
-from cxr.inference.ensemble_predictor import NetShare, find_nets, list_members
+from cxr.inference.ensemble_predictor import list_members
 from cxr.inference.net_predictor import NetPredictor
+from cxr.inference.net_shares import NetShare, find_nets
 from cxr.inference.predictor import Predictor, Probs
 from cxr.inference.saliency import Maps
 from cxr.inference.sanity import Explain as Method

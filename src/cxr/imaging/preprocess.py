@@ -6,7 +6,7 @@ cheap rest, the same scale and offset that a device can apply to a whole batch. 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -91,6 +91,10 @@ class Preprocess:
         full = NORMALIZERS[self.normalizer](np.ascontiguousarray(pixels, dtype=np.float32))
         small = fit_to_size(full, self.size, self.aspect)
         return np.rint(np.clip(small, 0, 1) * np.float32(self._white)).astype(self.precision)
+
+    def store_all(self, images: Sequence[Floats]) -> Stored:
+        """(N, h, w) what `store` makes of at least one image, of any sizes."""
+        return np.array([self.store(image) for image in images], dtype=self.precision)
 
     def place_boxes(self, boxes: npt.ArrayLike, shape: tuple[int, int]) -> Boxes:
         """Where boxes (M, 4) on an image of `shape` lie in what `store` makes of it, see `boxes_to_size`."""

@@ -9,6 +9,7 @@ configs, or how images are labelled.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +21,10 @@ from torch import nn
 
 from cxr.errors import ConfigError, DataError, WeightsError
 from cxr.imaging.preprocess import InputContract, Preprocess
-from cxr.inference.classical_predictor import KIND as CLASSICAL
-from cxr.inference.classical_predictor import load_classical
 from cxr.inference.combine import Rule
-from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
-from cxr.inference.ensemble_predictor import EnsemblePredictor
+from cxr.inference.description import described_answer, read_checked, write_folder
 from cxr.inference.net_predictor import NetPredictor
+from cxr.inference.opening import ENSEMBLE, MEMBERS, NET, open_bundle
 from cxr.inference.outliers import OutlierScorer
 from cxr.inference.predictor import Predictor
 from cxr.models.build import build_net, without_weights
@@ -33,8 +32,6 @@ from cxr.models.views import SeveralViews
 from cxr.models.weights import load_into
 
 MODEL, OUTLIERS = "model.safetensors", "outliers.safetensors"
-NET, ENSEMBLE = "net", "ensemble"
-MEMBERS = "members"
 
 Tensors = TypeVar("Tensors")
 
@@ -163,20 +160,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
         WeightsError: A file is missing or damaged, the format is unknown, or the predictor cannot be built from it.
         MissingExtraError: It needs an optional dependency.
     """
-    description = read_description(folder)
-    kind = description.get("kind", NET)
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise WeightsError(
-            f"expected {folder / DESCRIPTION} to be of kind {', '.join(KINDS)}, got {kind!r}; update cxr-lab"
-        )
-    try:
-        return KINDS[kind](folder, description, torch.device(device))
-    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(
-            f"expected {folder / DESCRIPTION} to describe a predictor of this version, got: {reason}; write the "
-            "bundle again"
-        ) from error
+    return open_bundle(folder, partial(_load_net, device=torch.device(device)))
 
 
 def load_net(folder: Path, device: str | torch.device = "cpu") -> NetPredictor:
@@ -214,16 +198,6 @@ def _load_net(folder: Path, description: Mapping[str, Any], device: torch.device
     return predictor
 
 
-def _load_ensemble(folder: Path, description: Mapping[str, Any], device: torch.device) -> EnsemblePredictor:
-    members = []
-    for number in range(description["members"]):
-        bundle = f"{MEMBERS}/{number}"
-        read_checked(folder, f"{bundle}/{DESCRIPTION}", description)
-        members.append(load_bundle(folder / bundle, device))
-    rule = Rule(description["rule"]["name"], description["rule"]["settings"])
-    return EnsemblePredictor(members=members, rule=rule, **described_answer(description))
-
-
 def _read_outliers(folder: Path, description: Mapping[str, Any]) -> OutlierScorer | None:
     if OUTLIERS not in description["sha256"]:
         return None
@@ -248,10 +222,3 @@ def _read_tensors(
 def _to_contract(values: Mapping[str, Any]) -> InputContract:
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return InputContract(**arguments)
-
-
-KINDS: dict[str, Callable[[Path, Mapping[str, Any], torch.device], Predictor]] = {
-    NET: _load_net,
-    ENSEMBLE: _load_ensemble,
-    CLASSICAL: lambda folder, description, device: load_classical(folder, description),
-}

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr.errors import CxrError, WeightsError, require_extra
+from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.combine import to_logits
 from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
 from cxr.inference.features import EMBEDDING, Features, load_features
-from cxr.inference.predictor import Floats, Pixels, Predictor, Probs
+from cxr.inference.outliers import judge_likeness
+from cxr.inference.predictor import Pixels, Predictor, Probs, Scores
 
 KIND = "classical"
 MODEL, NET = "model.onnx", "net"
@@ -37,12 +39,16 @@ class ClassicalPredictor(Predictor):
     features: Features
     model: Any
 
-    def score(self, images: Sequence[Pixels]) -> tuple[Probs, Floats]:
-        """See `Predictor.score`; whether an image is unlike those of training is not known."""
-        preprocess = self.features.preprocess
-        stored = np.array([preprocess.store(image) for image in images], dtype=preprocess.precision)
-        probs = ask_model(self.model, self.features(stored))
-        return self.to_probs(to_logits(probs)), np.full(len(images), np.nan)
+    @property
+    def preprocesses(self) -> tuple[Preprocess, ...]:
+        """See `Predictor.preprocesses`."""
+        return (self.features.preprocess,)
+
+    def score_stored(self, stored: Sequence[Stored]) -> Scores:
+        """See `Predictor.score_stored`; whether an image is unlike those of training is not known."""
+        (images,) = stored
+        probs = ask_model(self.model, self.features(images))
+        return Scores(self.to_probs(to_logits(probs)), *judge_likeness(None, images))
 
 
 def open_model(content: bytes) -> Any:

@@ -103,6 +103,7 @@ def described_answer(description: Mapping[str, Any]) -> dict[str, Any]:
         "temperature": _checked_temperature(description["temperature"]),
         "calibrated": description["calibrated"] is True,
         "operating_point": description["operating_point"],
+        "abstention": description.get("abstention"),
         "extras": description["extras"],
     }
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr.errors import ConfigError
+from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.combine import ONE_VS_REST, Rule, order_classes, to_logits
-from cxr.inference.net_predictor import NetPredictor
-from cxr.inference.predictor import Floats, Pixels, Predictor, Probs
+from cxr.inference.predictor import Predictor, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,20 @@ class EnsemblePredictor(Predictor):
         orders = order_classes(self.rule.name, self.class_names, [member.class_names for member in self.members])
         self.rule(np.full((len(orders), 1, len(orders[0]) if orders else 0), 0.5))
 
-    def score(self, images: Sequence[Pixels]) -> tuple[Probs, Floats]:
-        """See `Predictor.score`; the most unlike of what the members find."""
-        scored = [member.score(images) for member in self.members]
+    @property
+    def preprocesses(self) -> tuple[Preprocess, ...]:
+        """See `Predictor.preprocesses`; what several members share is there once."""
+        return tuple(dict.fromkeys(one for member in self.members for one in member.preprocesses))
+
+    def score_stored(self, stored: Sequence[Stored]) -> Scores:
+        """See `Predictor.score_stored`; the most unlike of what the members find, inverted where one says so."""
+        images = dict(zip(self.preprocesses, stored, strict=True))
+        scored = [member.score_stored([images[one] for one in member.preprocesses]) for member in self.members]
         orders = order_classes(self.rule.name, self.class_names, [member.class_names for member in self.members])
-        tables = [probs[:, order] for (probs, _), order in zip(scored, orders, strict=True)]
-        unlike = np.fmax.reduce([found for _, found in scored])
-        return self.to_probs(to_logits(self.rule(np.stack(tables)))), unlike
+        tables = [found.probs[:, order] for found, order in zip(scored, orders, strict=True)]
+        unlike = np.fmax.reduce([found.unlike for found in scored])
+        inverted = np.logical_or.reduce([found.inverted for found in scored])
+        return Scores(self.to_probs(to_logits(self.rule(np.stack(tables)))), unlike, inverted)
 
     def shares(self, label: int) -> list[float]:
         """How much each member says of a class: its weight in a soft vote; of one-against-the-rest its own net all."""
@@ -53,41 +60,6 @@ class EnsemblePredictor(Predictor):
             return [float(index == label) for index in range(len(self.members))]
         weights = np.asarray(self.rule.settings.get("weights", np.ones(len(self.members))), dtype=np.float64)
         return [float(share) for share in weights / weights.sum()]
-
-
-@dataclass(frozen=True)
-class NetShare:
-    """One net of a model.
-
-    Attributes:
-        net: The net.
-        share: What it says of the class, of all members of the model together 1.
-        label: Index of the class among the net's own.
-    """
-
-    net: NetPredictor
-    share: float
-    label: int
-
-
-def find_nets(predictor: Predictor, label: int) -> list[NetShare]:
-    """The nets that speak of a class, members of members too; none of what is no net.
-
-    Args:
-        predictor: Any.
-        label: Index of the class.
-    """
-    if isinstance(predictor, NetPredictor):
-        return [NetShare(predictor, 1.0, label)]
-    if not isinstance(predictor, EnsemblePredictor):
-        return []
-    name = predictor.class_names[label]
-    return [
-        NetShare(found.net, share * found.share, found.label)
-        for member, share in zip(predictor.members, predictor.shares(label), strict=True)
-        if share > 0
-        for found in find_nets(member, member.class_names.index(name))
-    ]
 
 
 def list_members(predictor: Predictor) -> list[Predictor]:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
 from cxr.imaging.preprocess import Preprocess, Stored
-from cxr.inference.outliers import OutlierScorer
-from cxr.inference.predictor import Floats, Pixels, Predictor, Probs
+from cxr.inference.outliers import OutlierScorer, judge_likeness
+from cxr.inference.predictor import Predictor, Probs, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +28,15 @@ class NetPredictor(Predictor):
     device: torch.device = field(default_factory=partial(torch.device, "cpu"))
     outliers: OutlierScorer | None = None
 
-    def score(self, images: Sequence[Pixels]) -> tuple[Probs, Floats]:
-        """See `Predictor.score`."""
-        stored = np.array([self.preprocess.store(image) for image in images], dtype=self.preprocess.precision)
-        unlike = np.full(len(images), np.nan) if self.outliers is None else self.outliers.score(stored)
-        return self._predict_stored(stored), unlike
+    @property
+    def preprocesses(self) -> tuple[Preprocess, ...]:
+        """See `Predictor.preprocesses`."""
+        return (self.preprocess,)
+
+    def score_stored(self, stored: Sequence[Stored]) -> Scores:
+        """See `Predictor.score_stored`."""
+        (images,) = stored
+        return Scores(self._predict_stored(images), *judge_likeness(self.outliers, images))
 
     @torch.inference_mode()
     def _predict_stored(self, stored: Stored) -> Probs:

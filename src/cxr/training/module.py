@@ -119,15 +119,15 @@ class ClassificationTask(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of one validation batch."""
-        self.val_outputs.update(self(batch["image"]), batch["label"], batch["key"])
+        self._keep(batch, self.val_outputs)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of one test batch."""
-        self.test_outputs.update(self(batch["image"]), batch["label"], batch["key"])
+        self._keep(batch, self.test_outputs)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of one training batch, as it is without augmentation."""
-        self.train_outputs.update(self(batch["image"]), batch["label"], batch["key"])
+        self._keep(batch, self.train_outputs)
 
     def on_predict_epoch_start(self) -> None:
         """Forget the logits of the pass before."""
@@ -152,6 +152,11 @@ class ClassificationTask(pl.LightningModule):
     def outputs_of(self, part: str) -> EpochOutputs:
         """Logits, targets and keys of the last pass over `part`: ``train`` (not augmented), ``val`` or ``test``."""
         return {"train": self.train_outputs, "val": self.val_outputs, "test": self.test_outputs}[part]
+
+    def _keep(self, batch: Batch, outputs: EpochOutputs) -> None:
+        """What is judged is float32, as it is served; only what teaches may be less precise."""
+        with torch.autocast(self.device.type, enabled=False):
+            outputs.update(self(batch["image"]), batch["label"], batch["key"])
 
     def _log_epoch(self, part: str) -> None:
         logits, target, _ = self.outputs_of(part).compute()

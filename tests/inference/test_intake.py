@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr.errors import ImageError
+from cxr.imaging.image import read_pixels
+from cxr.imaging.preprocess import Preprocess
+from cxr.inference.intake import take_in, take_in_bytes
+
+from ..imaging.dicom_files import make_dataset, save
+
+PREPROCESSES = [Preprocess(size=(16, 16)), Preprocess(size=(32, 24), normalizer="unit", precision="uint16")]
+RAMP = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
+
+
+def write_dicom(path, **elements):
+    return save(path, make_dataset(RAMP, bits=12, **elements), RAMP)
+
+
+def test_an_image_is_stored_once_for_each_preprocessing(tmp_path):
+    Image.fromarray((RAMP // 16).astype(np.uint8)).save(tmp_path / "a.png")
+    found = take_in(tmp_path / "a.png", PREPROCESSES)
+    assert (found.shape, found.view) == ((40, 50), "unknown")
+    for stored, preprocess in zip(found.stored, PREPROCESSES, strict=True):
+        np.testing.assert_array_equal(stored, preprocess.store(read_pixels(tmp_path / "a.png")))
+
+
+@pytest.mark.parametrize(("position", "view"), [("PA", "pa"), ("AP", "ap"), ("LL", "other"), ("", "unknown")])
+def test_the_view_is_that_of_the_header(tmp_path, position, view):
+    assert take_in(write_dicom(tmp_path / "a.dcm", ViewPosition=position), PREPROCESSES).view == view
+
+
+def test_content_in_memory_gives_what_the_file_gives(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", ViewPosition="PA")
+    of_file, of_content = take_in(path, PREPROCESSES), take_in_bytes(path.read_bytes(), PREPROCESSES)
+    assert (of_file.shape, of_file.view) == (of_content.shape, of_content.view)
+    for one, other in zip(of_file.stored, of_content.stored, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_image_without_contrast(tmp_path):
+    Image.new("L", (20, 20), 9).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="at least two grey values, but every pixel is 0.03"):
+        take_in(tmp_path / "a.png", PREPROCESSES)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
+def test_an_error_names_no_place_in_memory(content):
+    with pytest.raises(ImageError, match="^expected") as caught:
+        take_in_bytes(content, PREPROCESSES)
+    assert "/proc" not in str(caught.value)
