@@ -27,7 +27,8 @@ def verdict(*probs, unlike=0.5, inverted=False, view="pa", **settings):
 def test_answer_probabilities_and_decision():
     found = verdict(0.6, 0.4, operating_point=POINT)
     assert found.to_dict() == {
-        "label": "well", "probs": {"well": 0.6, "ill": 0.4}, "decisions": {"ill": True}, "abstained": None, "warnings": [],
+        "label": "well", "probs": {"well": 0.6, "ill": 0.4}, "decisions": {"ill": True}, "abstained": None,
+        "warnings": [],
     }  # fmt: skip
 
 
