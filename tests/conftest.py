@@ -19,7 +19,7 @@ TINY = [
     "experiment=demo", "data.cohort.studies=110", "data.cohort.size=64", "data.fractions=[0.5,0.25,0.25]",
     "preprocess.size=[32,32]", "net.filters_1=4", "net.filters_2=4", "net.filters_3=8", "net.filters_4=8",
     "net.dense_units=8", "trainer.max_epochs=2", "trainer.accelerator=cpu", "callbacks=quiet", "logger=none",
-    "report=false",
+    "report=false", "trainer.precision=32-true",
 ]  # fmt: skip
 
 

@@ -232,7 +232,10 @@ def test_each_sampling_mode_trains(make_run):
         assert torch.isfinite(trainer.callback_metrics["train/loss"])
 
 
-def test_bf16_trains_on_the_cpu(make_run):
+def test_bf16_teaches_and_float32_judges(make_run):
     task, data, trainer = make_run("run", epochs=1, precision="bf16-mixed")
     trainer.fit(task, datamodule=data, weights_only=True)
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
+    logits, _, _ = task.outputs_of("val").compute()
+    assert logits.dtype == torch.float32
+    assert (logits != logits.bfloat16().float()).float().mean() > 0.9

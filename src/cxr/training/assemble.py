@@ -25,6 +25,7 @@ from cxr.training.config_rules import check_config
 from cxr.training.datamodule import ChestDataModule
 from cxr.training.metrics import metric_names
 from cxr.training.module import ClassificationTask
+from cxr.training.precision import settle_precision
 from cxr.training.resume import check_checkpoint, check_same_data, check_same_recipe
 from cxr.training.run_folder import RunFolder, file_name
 from cxr.training.sources import build_cohort, open_dataset, open_images
@@ -71,6 +72,7 @@ def assemble(config: DictConfig) -> Experiment:
         CxrError: Something is missing or does not fit; nothing has been trained or written to the run folder.
     """
     check_config(config)
+    config = settle_precision(config)
     parse_rule(config.operating_point)
     folder = RunFolder(Path(config.paths.output_dir))
     if config.ckpt_path is not None:
