@@ -13,9 +13,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cxr.data.cohort import Cohort, LabelledSamples
+from cxr.data.cohort import Cohort
 from cxr.data.file_index import FileIndex
 from cxr.data.image_store import ImageStore
+from cxr.data.labelled import LabelledSamples
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
 

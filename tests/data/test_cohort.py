@@ -11,15 +11,9 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from cxr.data.cohort import (
-    CohortSettings,
-    LabelledSamples,
-    gather_samples,
-    make_cohort,
-    read_dataset,
-    tell_one_class,
-)
+from cxr.data.cohort import CohortSettings, gather_samples, make_cohort
 from cxr.data.file_index import FileIndex
+from cxr.data.labelled import read_dataset
 from cxr.data.readers import make_image_folder_samples, make_siim_samples
 from cxr.data.splits import write_split
 from cxr.errors import ConfigError, DataError
@@ -444,20 +438,3 @@ def test_unknown_policy(folder, make):
         make(read(folder), on_bad_file="ignore")
     with pytest.raises(ConfigError, match="expected data.leak_gate to be one of stop, warn, drop, off, but got 'no'"):
         make(read(folder), leak_gate="no")
-
-
-def test_one_class_against_all_others_is_two_classes():
-    samples = pd.DataFrame({"label": [0, 1, 2, 1], "finding": list("abcb")})
-    found = tell_one_class(LabelledSamples(samples, ["well", "ill", "odd"], {"classes": ["well", "ill", "odd"]}), "ill")
-    assert found.samples["label"].tolist() == [0, 1, 0, 1]
-    assert found.class_names == found.report["classes"] == ["not ill", "ill"]
-    assert found.samples["finding"].tolist() == list("abcb")
-
-
-@pytest.mark.parametrize("columns", [{"label": [0]}, {"target_ill": [1.0]}])
-def test_a_class_that_is_not_there_is_refused(columns):
-    dataset = LabelledSamples(pd.DataFrame(columns), ["well", "dead"], {})
-    with pytest.raises(
-        ConfigError, match=r"expected data.one_class to be a class of the dataset \(.*\), but got 'ill'"
-    ):
-        tell_one_class(dataset, "ill")

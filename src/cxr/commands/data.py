@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cxr.compose import DataSource, open_data
-from cxr.data.cohort import LabelledSamples
+from cxr.data.labelled import LabelledSamples
 from cxr.data.owner_lists import guard_formulas
 from cxr.data.samples import label_columns, target_names
 from cxr.data.splits import SPLIT_FILE

@@ -9,18 +9,11 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from cxr.data.cache import ImageCache
-from cxr.data.cohort import (
-    Cohort,
-    CohortSettings,
-    LabelledSamples,
-    gather_samples,
-    make_cohort,
-    read_dataset,
-    tell_one_class,
-)
+from cxr.data.cohort import Cohort, CohortSettings, gather_samples, make_cohort
 from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
 from cxr.data.image_store import ImageStore, UncachedImages
+from cxr.data.labelled import LabelledSamples, read_dataset, tell_one_class
 from cxr.data.splits import SPLIT_FILE, read_split
 from cxr.errors import DataError
 from cxr.imaging.preprocess import Preprocess

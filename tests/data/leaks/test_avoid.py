@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.data.cohort import CohortSettings, LabelledSamples, make_cohort
+from cxr.data.cohort import CohortSettings, make_cohort
+from cxr.data.labelled import LabelledSamples
 from cxr.data.splits import write_split
 from cxr.errors import DataError
 

@@ -7,9 +7,10 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from cxr.data.cohort import CohortSettings, make_cohort, read_dataset
+from cxr.data.cohort import CohortSettings, make_cohort
 from cxr.data.file_index import FileIndex
 from cxr.data.image_store import UncachedImages
+from cxr.data.labelled import read_dataset
 from cxr.data.readers import make_image_folder_samples
 from cxr.data.report.collect import Inputs, collect
 from cxr.imaging.preprocess import Preprocess

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr.data.cohort import Cohort, LabelledSamples
+from cxr.data.cohort import Cohort
 from cxr.data.file_index import FileIndex
 from cxr.data.image_store import ImageStore
+from cxr.data.labelled import LabelledSamples
 from cxr.data.report.files import WatchedImages, add_identity, describe_files, is_used, judge_fates
 from cxr.data.report.findings import find_all
 from cxr.data.report.pixels import look_at_pixels, make_thumbnail

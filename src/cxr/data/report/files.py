@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr.data.cohort import Cohort, LabelledSamples, add_headers
+from cxr.data.cohort import Cohort, add_headers
 from cxr.data.file_index import FileIndex
 from cxr.data.image_store import ImageStore, StoredImages
+from cxr.data.labelled import LabelledSamples
 from cxr.data.samples import PARTS
 from cxr.data.views import judge_views
 from cxr.errors import ImageError
