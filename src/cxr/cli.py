@@ -23,6 +23,7 @@ from cxr.errors import CxrError
 
 OVERRIDES_HELP = "as for train.py, such as data=chest_xray data.root=PATH; a recipe's data.limit does not count"
 
+ENGINES = ("onnx", "int8", "torch")
 SALIENCY_METHODS = ("gradcam", "gradcam++", "occlusion", "integrated_gradients")
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after `cxr`; None takes them from the command line.
 
     Returns:
-        0 on success, 1 after an error told in one sentence on stderr, 130 after Ctrl-C.
+        0 on success, 1 (of predict 2) after an error told in one sentence on stderr, 130 after Ctrl-C.
     """
     load_dotenv(Path.cwd() / ".env")
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(options.run(options))
     except CxrError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return int(options.exit_after_error)
     except KeyboardInterrupt:
         print(f"stopped; {options.after_interrupt}", file=sys.stderr)
         return 130
@@ -84,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of `cxr` with all sub-commands; parsed options carry the handler as `run`."""
     parser = argparse.ArgumentParser(prog="cxr", description="Chest X-ray classification whose worth is shown.")
     parser.add_argument("--version", action="version", version=f"cxr {__version__}")
-    parser.set_defaults(after_interrupt="nothing was left half done")
+    parser.set_defaults(after_interrupt="nothing was left half done", exit_after_error=1)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _add_doctor,
@@ -92,6 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_compare,
         _add_explain,
+        _add_predict,
         _add_ensemble,
         _add_stress,
         _add_sweep,
@@ -296,6 +298,37 @@ def _run_explain(options: argparse.Namespace) -> int:
     print(f"sanity: {found['sanity']['verdict']}")
     print(f"page: {page}")
     return 0
+
+
+def _add_predict(commands: "Commands") -> None:
+    parser = commands.add_parser("predict", help="what a model says of images: answers, probabilities, warnings")
+    parser.add_argument(
+        "images", nargs="+", metavar="PATH",
+        help="DICOM, PNG, JPEG, TIFF or BMP files, folders, zip files, quoted patterns ('scans/**/*.dcm'), or - for a "
+        "list of paths on standard input",
+    )  # fmt: skip
+    parser.add_argument("--bundle", type=Path, required=True, metavar="FOLDER", help="a bundle, or the folder of a run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".csv or .jsonl; the same command again continues it")
+    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: as --out ends, else table")
+    parser.add_argument("--overlays", type=Path, metavar="FOLDER", help="write pictures of what the net looks at")
+    parser.add_argument("--engine", choices=ENGINES, help="what runs the nets (default: onnx where exported)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="images predicted at once (default: 16)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read files (default: one per core)")
+    parser.set_defaults(
+        run=_run_predict, exit_after_error=2, after_interrupt="with --out, the same command continues where it stopped"
+    )
+
+
+def _run_predict(options: argparse.Namespace) -> int:
+    from cxr.commands.predict import Prediction, predict, tell
+
+    settings = Prediction(options.images, options.bundle, options.out, options.format, options.overlays,
+                          options.engine, options.batch, options.workers)  # fmt: skip
+    summary = predict(settings)
+    print(tell(summary), file=sys.stderr)
+    if summary.predicted == 0:
+        return 2
+    return 1 if summary.failed else 0
 
 
 def _add_ensemble(commands: "Commands") -> None:

@@ -97,7 +97,7 @@ class Readers:
             read: What is made of one; what it takes and gives travels between processes. Raises ImageError for a bad
                 file.
         """
-        batches = _in_batches(items, FILES_PER_WORKER_AND_BATCH * max(self._processes, 1))
+        batches = in_batches(items, FILES_PER_WORKER_AND_BATCH * max(self._processes, 1))
         if not self._starts():
             yield from ([(item, read_file(item, read)) for item in batch] for batch in batches)
             return
@@ -181,7 +181,8 @@ def count_processes(workers: int | None, files: int) -> int:
     return min(_count_cores() if workers is None else workers, -(-files // FILES_PER_WORKER_AND_BATCH))
 
 
-def _in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items in lists of `size`, the last one maybe shorter, and no sooner than they come."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -7,7 +7,7 @@ from cxr.inference.predictor import Predictor
 TORCH = "torch"
 
 
-def open_predictor(folder: Path, engine: str = TORCH) -> Predictor:
+def open_predictor(folder: Path, engine: str | None = None) -> Predictor:
     """Make the predictor of a bundle.
 
     Args:
@@ -18,7 +18,7 @@ def open_predictor(folder: Path, engine: str = TORCH) -> Predictor:
         WeightsError: A file is missing or damaged, or the predictor cannot be built from it.
         MissingExtraError: It needs an optional dependency.
     """
-    assert engine == TORCH
+    assert engine in (None, TORCH)
     from cxr.inference.bundle import load_bundle
 
     return load_bundle(folder)
