@@ -77,7 +77,7 @@ def export(settings: Export) -> tuple[dict[str, Any], Path]:
         What was measured, as it stands in ``bundle.json``, and the bundle.
 
     Raises:
-        CxrError: The run or its images cannot be used, the graphs answer otherwise, or the net is too large for a phone.
+        CxrError: The run or its images cannot be used, the graphs answer otherwise, or the net is too large.
     """
     prepare_environment()
     source = open_source(settings)
