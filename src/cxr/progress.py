@@ -45,7 +45,7 @@ def show_late(batches: Iterable[Batch], total: int, label: str) -> Iterator[Batc
         for batch in batches:
             yield batch
             done += len(batch)
-            if bar is None and time.monotonic() - began > SECONDS_BEFORE_PROGRESS:
+            if bar is None and done < total and time.monotonic() - began > SECONDS_BEFORE_PROGRESS:
                 bar = _start_bar(total, label)
             if bar is not None:
                 bar.update(bar.task_ids[0], completed=done)

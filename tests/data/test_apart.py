@@ -49,6 +49,7 @@ def test_no_more_than_two_batches_are_under_way(monkeypatch):
             assert len(taken) <= 2 * (used + 1)
 
 
+@pytest.mark.slow
 def test_several_crashes_cost_their_own_files(monkeypatch):
     monkeypatch.setattr(apart, "FILES_PER_WORKER_AND_BATCH", 2)
     words = ["", "die", "", "die", ""]

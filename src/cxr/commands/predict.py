@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -136,11 +137,12 @@ class _Work:
     batch: int
     overlays: "Overlays | None"
 
-    def rows(self, images: Sequence[Numbered]) -> Iterator[list[Row]]:
+    def rows(self, images: Iterable[Numbered]) -> Iterator[list[Row]]:
         """The row of each image, in their order, batch by batch."""
+        images, read_ahead = tee(images)
         side = None if self.overlays is None else PICTURE_SIDE
         read = partial(read_source, preprocesses=self.predictor.preprocesses, picture_side=side)
-        batches = log_warnings(self.readers.read((source for _, source in images), read))
+        batches = log_warnings(self.readers.read((source for _, source in read_ahead), read))
         outcomes = (outcome for batch in batches for outcome in batch)
         numbered = ((number, source, outcome) for (number, _), (source, outcome) in zip(images, outcomes, strict=True))
         return (self._judge(batch) for batch in in_batches(numbered, self.batch))
@@ -165,10 +167,10 @@ class _Work:
 
 def _predict_all(work: _Work, found: Found, results: Results, is_watched: bool) -> Summary:
     known = [results.done[str(source)] for source in found.sources if str(source) in results.done]
-    waiting = [(n, source) for n, source in enumerate(found.sources, start=1) if str(source) not in results.done]
-    batches = work.rows(waiting)
-    counts = Counter(known)
-    for rows in batches if is_watched else show_late(batches, len(waiting), "predicting images"):
+    numbered = enumerate(found.sources, start=1)
+    batches = work.rows((number, source) for number, source in numbered if str(source) not in results.done)
+    counts, waiting = Counter(known), len(found.sources) - len(known)
+    for rows in batches if is_watched else show_late(batches, waiting, "predicting images"):
         results.write(rows)
         counts.update(row.verdict is not None for row in rows)
     return Summary(counts[True], counts[False], len(known), found.skipped)
