@@ -46,13 +46,13 @@ def quantise(graph: bytes, batches: Iterable[Images]) -> bytes:
     """
     for module in ("onnx", "onnxruntime"):
         require_extra(module, EXTRA)
-    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as place:
-        prepared, made = Path(place) / "prepared.onnx", Path(place) / "int8.onnx"
-        quant_pre_process(onnx.load_from_string(graph), prepared, skip_symbolic_shape=True)  # it knows no GridSample
+        given, prepared, made = (Path(place) / f"{name}.onnx" for name in ("given", "prepared", "int8"))
+        given.write_bytes(graph)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)  # which knows no GridSample
         quantize_static(
             prepared, made, _Reader(batches), op_types_to_quantize=list(QUANTISED), per_channel=True,
             quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
