@@ -16,6 +16,9 @@ from cxr.inference.onnx_predictor import EXTRA, IMAGES
 
 Images = npt.NDArray[np.float32]
 
+QUANTISED = ("Conv", "MatMul", "Gemm", "Add", "Concat", "MaxPool", "AveragePool", "Relu", "Clip")
+"""Products of matrices, in which the time goes, and what lies between them; norms and softmax stay exact."""
+
 
 class _Reader:
     """Calibration images as onnxruntime asks for them: a batch for each `get_next`, then None."""
@@ -43,15 +46,15 @@ def quantise(graph: bytes, batches: Iterable[Images]) -> bytes:
     """
     for module in ("onnx", "onnxruntime"):
         require_extra(module, EXTRA)
-    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as place:
-        prepared, made = Path(place) / "prepared.onnx", Path(place) / "int8.onnx"
-        quant_pre_process(onnx.load_from_string(graph), prepared)
+        given, prepared, made = (Path(place) / f"{name}.onnx" for name in ("given", "prepared", "int8"))
+        given.write_bytes(graph)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)  # which knows no GridSample
         quantize_static(
-            prepared, made, _Reader(batches), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            prepared, made, _Reader(batches), op_types_to_quantize=list(QUANTISED), per_channel=True,
+            quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
         return made.read_bytes()
