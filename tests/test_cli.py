@@ -36,7 +36,7 @@ def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("doctor", "data", "sweep", "reproduce"))
+    assert all(name in shown for name in ("doctor", "data", "predict", "sweep", "reproduce"))
 
 
 def test_version(capsys):

@@ -23,6 +23,7 @@ from cxr.errors import CxrError
 
 OVERRIDES_HELP = "as for train.py, such as data=chest_xray data.root=PATH; a recipe's data.limit does not count"
 
+ENGINES = ("onnx", "int8", "torch")
 SALIENCY_METHODS = ("gradcam", "gradcam++", "occlusion", "integrated_gradients")
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after `cxr`; None takes them from the command line.
 
     Returns:
-        0 on success, 1 after an error told in one sentence on stderr, 130 after Ctrl-C.
+        0 on success, 1 (of predict 2) after an error told in one sentence on stderr, 130 after Ctrl-C.
     """
     load_dotenv(Path.cwd() / ".env")
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(options.run(options))
     except CxrError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return int(options.exit_after_error)
     except KeyboardInterrupt:
         print(f"stopped; {options.after_interrupt}", file=sys.stderr)
         return 130
@@ -84,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of `cxr` with all sub-commands; parsed options carry the handler as `run`."""
     parser = argparse.ArgumentParser(prog="cxr", description="Chest X-ray classification whose worth is shown.")
     parser.add_argument("--version", action="version", version=f"cxr {__version__}")
-    parser.set_defaults(after_interrupt="nothing was left half done")
+    parser.set_defaults(after_interrupt="nothing was left half done", exit_after_error=1)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _add_doctor,
@@ -92,8 +93,10 @@ def make_parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_compare,
         _add_explain,
+        _add_predict,
         _add_ensemble,
         _add_stress,
+        _add_export,
         _add_sweep,
         _add_reproduce,
     ):
@@ -298,6 +301,37 @@ def _run_explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_predict(commands: "Commands") -> None:
+    parser = commands.add_parser("predict", help="what a model says of images: answers, probabilities, warnings")
+    parser.add_argument(
+        "images", nargs="+", metavar="PATH",
+        help="DICOM, PNG, JPEG, TIFF or BMP files, folders, zip files, quoted patterns ('scans/**/*.dcm'), or - for a "
+        "list of paths on standard input",
+    )  # fmt: skip
+    parser.add_argument("--bundle", type=Path, required=True, metavar="FOLDER", help="a bundle, or the folder of a run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".csv or .jsonl; the same command again continues it")
+    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: as --out ends, else table")
+    parser.add_argument("--overlays", type=Path, metavar="FOLDER", help="write pictures of what the net looks at")
+    parser.add_argument("--engine", choices=ENGINES, help="what runs the nets (default: onnx where exported)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="images predicted at once (default: 16)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read files (default: one per core)")
+    parser.set_defaults(
+        run=_run_predict, exit_after_error=2, after_interrupt="with --out, the same command continues where it stopped"
+    )
+
+
+def _run_predict(options: argparse.Namespace) -> int:
+    from cxr.commands.predict import Prediction, predict, tell
+
+    settings = Prediction(options.images, options.bundle, options.out, options.format, options.overlays,
+                          options.engine, options.batch, options.workers)  # fmt: skip
+    summary = predict(settings)
+    print(tell(summary), file=sys.stderr)
+    if summary.predicted == 0:
+        return 2
+    return 1 if summary.failed else 0
+
+
 def _add_ensemble(commands: "Commands") -> None:
     parser = commands.add_parser("ensemble", help="several runs as one model, which is judged like a run")
     parser.add_argument(
@@ -357,6 +391,27 @@ def _run_stress(options: argparse.Namespace) -> int:
         values = f"AUROC {row['auroc']:.3f}   balanced accuracy {row['balanced_accuracy']:.3f}"
         print(f"{row['change'] + ' ' + row['strength']:<24}{values}   other answers {row['moved']} of {row['n']}")
     print(f"tables and figures: {folder}")
+    return 0
+
+
+def _add_export(commands: "Commands") -> None:
+    parser = commands.add_parser("export", help="a run as a bundle that predicts without torch")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run, an ensemble or AutoML; a bundle")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config values that changed: data.root=PATH")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the bundle to write (default: RUN/export)")
+    parser.add_argument("--int8", action="store_true", help="also with 8-bit integers, and what these cost")
+    parser.add_argument("--mobile", action="store_true", help="also as one ONNX file under 10 MB, with all it takes")
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(options: argparse.Namespace) -> int:
+    from cxr.commands.export import Export, export, tell
+
+    settings = Export(options.run_folder, options.out, options.int8, options.mobile, options.overrides)
+    measured, bundle = export(settings)
+    for line in tell(measured):
+        print(line)
+    print(f"bundle: {bundle}")
     return 0
 
 

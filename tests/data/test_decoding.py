@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.data import decoding
+from cxr import progress
+from cxr.data import apart, decoding
 from cxr.data.decoding import Decoded, decode_file, decode_files, decoder_versions
 from cxr.errors import ImageError
 from cxr.imaging.image import read_pixels
@@ -53,7 +54,7 @@ def collect(paths: list[str], preprocess: Preprocess = PREPROCESS, workers: int 
 def test_a_decoded_file_is_what_preprocessing_stores(tmp_path):
     (path,) = write_images(tmp_path, 1)
     decoded = decode_file(path, PREPROCESS)
-    np.testing.assert_array_equal(decoded.stored, PREPROCESS.store(read_pixels(path)))
+    np.testing.assert_array_equal(decoded.content, PREPROCESS.store(read_pixels(path)))
     assert decoded.error is None
 
 
@@ -105,18 +106,18 @@ def test_the_versions_change_when_a_decoder_is_absent(monkeypatch):
 
 
 def test_processes_give_the_same_in_the_same_order(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(decoding, "FILES_PER_WORKER_AND_BATCH", 2)
+    monkeypatch.setattr(apart, "FILES_PER_WORKER_AND_BATCH", 2)
     paths = write_images(tmp_path, 10)
     decoded = collect(paths, Troubled(size=(12, 16)), workers=2)
     assert list(decoded) == paths
     for path in paths:
-        np.testing.assert_array_equal(decoded[path].stored, PREPROCESS.store(read_pixels(path)))
+        np.testing.assert_array_equal(decoded[path].content, PREPROCESS.store(read_pixels(path)))
     assert "(10 times while decoding" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_crash_costs_one_file(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(decoding, "FILES_PER_WORKER_AND_BATCH", 2)
+    monkeypatch.setattr(apart, "FILES_PER_WORKER_AND_BATCH", 2)
     paths = write_images(tmp_path, 6)
     (deadly,) = write_images(tmp_path / "deadly", 1, first_pixel=WHITE)
     paths.insert(2, deadly)
@@ -127,11 +128,11 @@ def test_a_crash_costs_one_file(tmp_path, monkeypatch, workers):
         "export the file again, leave it out, or free memory"
     )
     assert not decoded[deadly].lasting
-    assert [path for path in paths if decoded[path].stored is None] == [deadly]
+    assert [path for path in paths if decoded[path].content is None] == [deadly]
 
 
 def test_a_codec_that_never_ends_costs_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "SECONDS_PER_FILE", 2.0)
+    monkeypatch.setattr(apart, "SECONDS_PER_FILE", 2.0)
     paths = write_images(tmp_path, 3)
     (endless,) = write_images(tmp_path / "endless", 1, first_pixel=GREY)
     paths.insert(1, endless)
@@ -141,7 +142,7 @@ def test_a_codec_that_never_ends_costs_one_file(tmp_path, monkeypatch):
         "export the file again or leave it out"
     )
     assert not decoded[endless].lasting
-    assert [path for path in paths if decoded[path].stored is None] == [endless]
+    assert [path for path in paths if decoded[path].content is None] == [endless]
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,14 @@ class Wordy(Preprocess):
 
 def test_what_codecs_print_stays_in_their_process(tmp_path, capfd):
     (decoded,) = collect(write_images(tmp_path, 1), Wordy(), workers=1).values()
-    assert decoded.stored is not None
+    assert decoded.content is not None
     assert capfd.readouterr().err == ""
 
 
 def test_few_files_start_few_processes(tmp_path, monkeypatch):
     started = []
-    start_pool = decoding._start_pool
-    monkeypatch.setattr(decoding, "_start_pool", lambda count: started.append(count) or start_pool(count))
+    start_pool = apart._start_pool
+    monkeypatch.setattr(apart, "_start_pool", lambda count: started.append(count) or start_pool(count))
     collect(write_images(tmp_path, 3), workers=8)
     assert started == [1]
     assert collect([], workers=8) == {}
@@ -170,11 +171,11 @@ def test_few_files_start_few_processes(tmp_path, monkeypatch):
 
 
 def test_decodes_here_where_processes_cannot_start(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(decoding, "_prepare_worker", os.abort)
+    monkeypatch.setattr(apart, "_prepare_worker", os.abort)
     paths = write_images(tmp_path, 3)
     decoded = collect(paths, workers=2)
     assert list(decoded) == paths
-    assert all(one.stored is not None for one in decoded.values())
+    assert all(one.content is not None for one in decoded.values())
     assert "worker processes cannot start here" in caplog.text
 
 
@@ -182,6 +183,6 @@ def test_a_progress_bar_appears_when_it_takes_long(tmp_path, monkeypatch, capsys
     paths = write_images(tmp_path, 40)
     collect(paths)
     assert "decoding images" not in capsys.readouterr().err
-    monkeypatch.setattr(decoding, "SECONDS_BEFORE_PROGRESS", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_PROGRESS", 0.0)
     collect(paths)
     assert "decoding images" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cxr.data.view_words import find_view
 from cxr.data.views import filter_views, find_views
 from cxr.errors import ConfigError
 
@@ -65,6 +68,18 @@ def test_view_position_goes_before_description_before_orientation():
         series_description="CHEST PA", patient_orientation="A\\F"
     )
     assert find_views(samples).tolist() == ["other", "pa"]
+
+
+CODES = st.sampled_from(["PA", "ap", "FRONTAL", "AP LLD", "LL", "", "x", None])
+DESCRIPTIONS = st.sampled_from(["Chest PA", "CHEST PA/AP", "Chest PA and LAT", "Thorax seitl.", "Chest", None])
+ORIENTATIONS = st.sampled_from(["L\\F", "a\\f", "L\\P", "", None])
+
+
+@given(st.lists(st.tuples(CODES, DESCRIPTIONS, ORIENTATIONS), min_size=1))
+def test_one_header_is_judged_as_in_a_table(headers):
+    columns = ["view_position", "series_description", "patient_orientation"]
+    table = pd.DataFrame(headers, columns=columns, dtype=object)
+    assert find_views(table).tolist() == [find_view(*header) for header in headers]
 
 
 def test_pa_goes_before_ap_before_direction_unknown():

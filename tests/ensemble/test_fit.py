@@ -50,6 +50,7 @@ def test_a_soft_vote_has_the_weighted_mean_and_a_temperature_of_validation(runs)
     np.testing.assert_allclose(probs_of(found.tables["test"]), powers / powers.sum(axis=1, keepdims=True))
     np.testing.assert_allclose(found.tables["test"][["logit_0", "logit_1"]], np.log(mean["test"]))
     assert found.fitted.operating_point is not None
+    assert found.fitted.abstention["chosen_on"] == "val"
     assert set(found.tables["test"]["run"]) == {"all"}
 
 

@@ -16,7 +16,6 @@ from cxr.imaging.preprocess import Preprocess
 from cxr.inference import features as kinds
 from cxr.inference.bundle import load_bundle, write_bundle
 from cxr.inference.classical_predictor import ClassicalPredictor, open_model, write_classical
-from cxr.inference.embedding import embed_stored
 from cxr.inference.features import Features
 from cxr.models.build import build_net
 
@@ -79,7 +78,7 @@ def test_the_net_of_an_embedding_lies_in_the_bundle(tmp_path):
     model, graph = fit(features)
     write(tmp_path / "bundle", features, graph, net=tmp_path / "net")
     found = load_bundle(tmp_path / "bundle").predict_pixels(IMAGES)
-    np.testing.assert_allclose(found, model.predict_proba(embed_stored(embedder, STORED)[0]), atol=1e-5)
+    np.testing.assert_allclose(found, model.predict_proba(embedder.embed_stored(STORED)[0]), atol=1e-5)
 
     (tmp_path / "bundle" / "net" / "bundle.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"expected .*net/bundle.json with SHA-256"):
@@ -91,10 +90,9 @@ def test_pixels_need_no_torch(tmp_path):
     Image.fromarray((IMAGES[0] * 255).astype(np.uint8)).save(tmp_path / "image.png")
     code = (
         "import sys; from pathlib import Path\n"
-        "from cxr.inference.classical_predictor import load_classical\n"
-        "from cxr.inference.description import read_description\n"
-        f"folder = Path({str(tmp_path / 'bundle')!r})\n"
-        f"table = load_classical(folder, read_description(folder)).predict([{str(tmp_path / 'image.png')!r}])\n"
+        "from cxr.inference.engines import open_predictor\n"
+        f"predictor = open_predictor(Path({str(tmp_path / 'bundle')!r}))\n"
+        f"table = predictor.predict([{str(tmp_path / 'image.png')!r}])\n"
         "print(len(table), sorted({'torch', 'sklearn', 'optuna'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

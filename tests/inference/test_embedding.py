@@ -7,7 +7,6 @@ from torch import nn
 
 from cxr.errors import ConfigError, ImageError
 from cxr.imaging.preprocess import Preprocess
-from cxr.inference.embedding import embed_stored
 from cxr.inference.net_predictor import NetPredictor
 from cxr.models.build import BUILDERS, build_net
 
@@ -49,7 +48,7 @@ def test_embeddings_are_what_the_head_takes(name):
     predictor = make_predictor(net, temperature=2.0)
     taken = []
     net.head.register_forward_hook(lambda module, inputs, output: taken.append(inputs[0].numpy().copy()))
-    embeddings, probs = embed_stored(predictor, store(predictor, draw_images()))
+    embeddings, probs = predictor.embed_stored(store(predictor, draw_images()))
     np.testing.assert_array_equal(embeddings, taken[0])
     assert embeddings.shape[0] == 3
     assert embeddings.std(axis=0).max() > 0
@@ -58,22 +57,22 @@ def test_embeddings_are_what_the_head_takes(name):
 
 def test_sixteen_bits_are_as_good():
     predictor = make_predictor(build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"]), precision="uint16")
-    _, probs = embed_stored(predictor, store(predictor, draw_images()))
+    _, probs = predictor.embed_stored(store(predictor, draw_images()))
     np.testing.assert_allclose(probs, predictor.predict_pixels(draw_images()), atol=1e-9)
 
 
 def test_no_images_give_no_rows():
     predictor = make_predictor(build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"]))
-    embeddings, probs = embed_stored(predictor, np.zeros((0, 64, 48), np.uint8))
+    embeddings, probs = predictor.embed_stored(np.zeros((0, 64, 48), np.uint8))
     assert (embeddings.shape, probs.shape) == ((0, 24), (0, 3))
 
 
 def test_images_of_another_preprocessing_are_refused():
     predictor = make_predictor(build_net("custom_cnn", len(NAMES), **NETS["custom_cnn"]))
     with pytest.raises(ConfigError, match=r"expected stored images of size \[64, 48\], got \[48, 64\]; store them"):
-        embed_stored(predictor, np.zeros((2, 48, 64), np.uint8))
+        predictor.embed_stored(np.zeros((2, 48, 64), np.uint8))
     with pytest.raises(ImageError, match="expected stored images of type uint8, but got uint16"):
-        embed_stored(predictor, np.zeros((2, 64, 48), np.uint16))
+        predictor.embed_stored(np.zeros((2, 64, 48), np.uint16))
 
 
 def test_a_net_without_a_head_is_refused():
@@ -81,4 +80,4 @@ def test_a_net_without_a_head_is_refused():
     predictor = make_predictor(net)
     other = NetPredictor(class_names=NAMES, net=nn.Flatten(), preprocess=predictor.preprocess)
     with pytest.raises(ConfigError, match="expected a net of backbone and head, got Flatten; load it from a bundle"):
-        embed_stored(other, np.zeros((2, 64, 48), np.uint8))
+        other.embed_stored(np.zeros((2, 64, 48), np.uint8))

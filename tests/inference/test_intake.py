@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,3 +53,24 @@ def test_an_error_names_no_place_in_memory(content):
     with pytest.raises(ImageError, match="^expected") as caught:
         take_in_bytes(content, PREPROCESSES)
     assert "/proc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("side", "shape"), [(25, (20, 25)), (1000, (40, 50))])
+def test_a_picture_is_the_whole_image_and_never_enlarged(tmp_path, side, shape):
+    path = write_dicom(tmp_path / "a.dcm")
+    picture = take_in_bytes(path.read_bytes(), PREPROCESSES, side).picture
+    assert (picture.shape, picture.dtype) == (shape, np.uint8)
+    expected = cv2.resize(read_pixels(path), shape[::-1], interpolation=cv2.INTER_AREA) * 255
+    np.testing.assert_allclose(picture, expected, atol=0.51)
+    assert take_in(path, PREPROCESSES).picture is None
+
+
+def test_getting_ready_imports_what_the_file_takes_and_no_more(tmp_path):
+    Image.fromarray((RAMP // 16).astype(np.uint8)).save(tmp_path / "a.png")
+    paths = [str(tmp_path / "absent"), str(tmp_path / "a.png"), str(write_dicom(tmp_path / "a.dcm"))]
+    code = (
+        "import sys; from cxr.inference.intake import get_ready\n"
+        f"for path in {paths!r}: get_ready(path); print('pydicom' in sys.modules, 'pandas' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "False", "False", "False", "True", "False"]

@@ -13,7 +13,6 @@ from cxr.errors import ConfigError, WeightsError
 from cxr.evaluation.predictions import read_predictions
 from cxr.imaging.image import read_pixels
 from cxr.inference.bundle import load_net, write_bundle
-from cxr.inference.embedding import embed_stored
 from cxr.inference.saliency import METHODS, make_maps
 from cxr.models.views import SeveralViews, single_view
 from cxr.training.assemble import assemble
@@ -43,9 +42,9 @@ def test_the_bundle_answers_by_views_as_the_run_was_evaluated(finished):
 def test_embeddings_are_of_the_image_itself_and_probabilities_of_the_views(finished):
     _, predictor, paths, table = finished
     stored = np.stack([predictor.preprocess.store(read_pixels(path)) for path in paths[:6]])
-    embeddings, probs = embed_stored(predictor, stored)
+    embeddings, probs = predictor.embed_stored(stored)
     np.testing.assert_allclose(probs, table[["prob_0", "prob_1"]].to_numpy()[:6], atol=1e-4)
-    plain, _ = embed_stored(_single(predictor), stored)
+    plain, _ = _single(predictor).embed_stored(stored)
     np.testing.assert_allclose(embeddings, plain, atol=1e-6)
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -124,11 +123,10 @@ def audit(overrides: Sequence[str], bundle: Path | None, out: Path | None) -> tu
         cohort, images, net = source.make_cohort(), source.images, None
     else:
         from cxr.inference.bundle import load_net
-        from cxr.inference.embedding import embed_stored
 
         predictor = load_net(bundle)
         images = open_images(source.config, predictor.preprocess)
-        cohort, net = source.make_cohort(images), partial(embed_stored, predictor)
+        cohort, net = source.make_cohort(images), predictor.embed_stored
         if predictor.class_names != cohort.class_names:
             raise DataError(
                 f"expected the bundle's classes {predictor.class_names}, got {cohort.class_names}; set data.classes so"

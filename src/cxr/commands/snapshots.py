@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from cxr.commands.explain import find_images, read_config
+from cxr.commands.run_images import find_images, read_config
 from cxr.data.splits import SPLIT_FILE
 from cxr.errors import DataError
 from cxr.evaluation.predictions import make_predictions, read_predictions, write_predictions

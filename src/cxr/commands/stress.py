@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.commands.explain import find_images, read_config, read_part, sample_rows
+from cxr.commands.run_images import find_images, read_config, read_part, sample_rows
 from cxr.entry import prepare_environment
 from cxr.evaluation.figure_stress import plot_stress
 from cxr.evaluation.figures import write_figure

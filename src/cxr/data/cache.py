@@ -183,7 +183,7 @@ class ImageCache:
 
     def _commit(self, file: FileIO, count: int, results: list[tuple[str, str, Decoded]]) -> int:
         """Write a batch behind the first `count` images, then tell the index; return the new count."""
-        good = [(key, decoded.stored) for key, _, decoded in results if decoded.stored is not None]
+        good = [(key, decoded.content) for key, _, decoded in results if decoded.content is not None]
         errors = {key: _message(path, decoded) for key, path, decoded in results if decoded.lasting}
         with self._writing(len(good)):
             file.seek(count * self._image_bytes)

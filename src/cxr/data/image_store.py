@@ -80,6 +80,6 @@ class _DecodedImages:
 
     def _decode(self, path: str) -> StoredArray:
         decoded = decode_file(path, self.preprocess)
-        if decoded.stored is None:
+        if decoded.content is None:
             raise ImageError(f"{decoded.error} (it was good when the data were read: the file has changed)")
-        return decoded.stored
+        return decoded.content

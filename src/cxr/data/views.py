@@ -5,17 +5,13 @@ Knows nothing of pixels and labels: it reads header columns only. Not guaranteed
 
 import pandas as pd
 
+from cxr.data.view_words import UNKNOWN, view_of_code, view_of_description, view_of_orientation
 from cxr.errors import ConfigError
 
 VIEW_MODES = ("none", "frontal", "single_image_study")
 OWN_FILTER = "view_filter"
 """Column with the mode of each row, where a table has several: applied before that of the whole table."""
 
-_PA = r"\b(?:P ?A|POSTERO ?ANTERIOR)\b"
-_AP = r"\b(?:A ?P|ANTERO ?POSTERIOR)\b"
-_FRONTAL = r"\bFRONTAL\b"
-_LATERAL = "LL|RL|[LR]?LAT|LATERAL|SEITL|SEITLICH|PROFIL"
-_OTHER = rf"\b(?:{_LATERAL}|LLO|RLO|LAO|RAO|LPO|RPO|OBL|OBLIQUE|LLD|RLD|DECUB|DECUBITUS|XTABLE|SWIMMERS?)\b"
 _RANK = {"pa": 0, "ap": 1, "frontal": 2, "unknown": 3}  # "other" is never kept
 
 
@@ -74,17 +70,16 @@ def _judge(samples: pd.DataFrame, mode: str) -> pd.Series:
 
 
 def find_views(samples: pd.DataFrame) -> pd.Series:
-    """Return for each row 'pa', 'ap', 'frontal' (direction unknown), 'other' (lateral, oblique ...) or 'unknown'."""
-    views = pd.Series("unknown", index=samples.index)
+    """Return for each row what `cxr.data.view_words.find_view` says of its columns."""
+    views = pd.Series(UNKNOWN, index=samples.index)
     for column, judge in (
-        ("view_position", _views_of_codes),
-        ("series_description", _views_of_descriptions),
-        ("patient_orientation", _views_of_orientations),
+        ("view_position", view_of_code),
+        ("series_description", view_of_description),
+        ("patient_orientation", view_of_orientation),
     ):
-        texts = _column(samples, column)[views == "unknown"]
-        distinct = pd.Series(texts.dropna().unique(), dtype=object)
-        named = dict(zip(distinct, judge(distinct.astype("str").str.upper()), strict=True))
-        views[texts.index] = texts.map(named).astype(object).fillna("unknown")
+        texts = _column(samples, column)[views == UNKNOWN]
+        named = {text: judge(str(text)) for text in texts.dropna().unique()}
+        views[texts.index] = texts.map(named).astype(object).fillna(UNKNOWN)
     return views
 
 
@@ -121,34 +116,3 @@ def _studies(samples: pd.DataFrame) -> pd.Series:
 
 def _column(samples: pd.DataFrame, name: str) -> pd.Series:
     return samples[name] if name in samples else pd.Series(None, index=samples.index, dtype=object)
-
-
-def _views_of_codes(texts: pd.Series) -> pd.Series:
-    """Views by ViewPosition: 'AP LLD' is a decubitus image."""
-    frontal, other = _named_views(texts)
-    return frontal.mask(other, "other")
-
-
-def _views_of_descriptions(texts: pd.Series) -> pd.Series:
-    """Views by SeriesDescription: 'Chest PA and LAT' tells nothing of one image of the series."""
-    frontal, other = _named_views(texts)
-    return frontal.mask(other, "other").mask(other & (frontal != "unknown"), "unknown")
-
-
-def _named_views(texts: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """The frontal view that a text names, or 'unknown', and whether it names another view."""
-    words = texts.str.replace(r"[^A-Z]+", " ", regex=True)
-    pa, ap, frontal, other = (words.str.contains(pattern) for pattern in (_PA, _AP, _FRONTAL, _OTHER))
-    views = pd.Series("unknown", index=texts.index)
-    views[frontal | (pa & ap)] = "frontal"
-    views[pa & ~ap] = "pa"
-    views[ap & ~pa] = "ap"
-    return views, other
-
-
-def _views_of_orientations(texts: pd.Series) -> pd.Series:
-    """Views by PatientOrientation, rows then columns: from left or right is frontal, from front or back lateral."""
-    views = pd.Series("unknown", index=texts.index)
-    views[texts.str.match(r"[LR][APHF]*\\[HF]")] = "frontal"
-    views[texts.str.match(r"[AP][LRHF]*\\[HF]")] = "other"
-    return views

@@ -19,7 +19,7 @@ from cxr.ensemble.stacking import fit_stack
 from cxr.errors import ConfigError
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.predictions import make_predictions
-from cxr.evaluation.report.collect import describe_points
+from cxr.evaluation.report.collect import describe_abstention, describe_points
 from cxr.evaluation.report.material import Question
 from cxr.inference.bundle import Fitted
 from cxr.inference.combine import Rule, to_logits
@@ -113,8 +113,8 @@ def combine_runs(
         part: _tell(rows, rule(rows.probs), names, part, name, temperature).assign(fold=rows.table["fold"])
         for part, rows in parts.items()
     }
-    point = describe_points([Question("", names, {"val": tables["val"]})], operating_rule)
-    return Ensemble([members[i] for i in kept], rule, names, tables, Fitted(temperature, point), [])
+    fitted = _fit_beside(temperature, tables["val"], names, operating_rule)
+    return Ensemble([members[i] for i in kept], rule, names, tables, fitted, [])
 
 
 def _combine_recipes(
@@ -127,9 +127,15 @@ def _combine_recipes(
     probs = cross_fit(rows, fit) if learns else final(rows.probs)
     table = _tell(rows, probs, names, "test", name).assign(run=rows.table["run"], fold=rows.table["fold"])
     kept, final = _drop_silent(len(members), final)
-    point = describe_points([Question("", names, {"val": table})], operating_rule)
+    fitted = _fit_beside(None, table, names, operating_rule)
     notes = [OF_FOLDS, *([CROSS_FITTED] if learns else [])]
-    return Ensemble([members[i] for i in kept], final, names, {POOLED: table}, Fitted(None, point), notes)
+    return Ensemble([members[i] for i in kept], final, names, {POOLED: table}, fitted, notes)
+
+
+def _fit_beside(temperature: float | None, table: pd.DataFrame, names: list[str], operating_rule: str) -> Fitted:
+    """What goes with the members, chosen on the rows of a table."""
+    questions = [Question("", names, {"val": table})]
+    return Fitted(temperature, describe_points(questions, operating_rule), describe_abstention(questions))
 
 
 def cross_fit(rows: Rows, fit: FitRule) -> Floats:

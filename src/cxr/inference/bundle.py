@@ -7,33 +7,31 @@ A bundle is ``bundle.json`` and the files that its kind needs; a net's are ``mod
 configs, or how images are labelled.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import nn
 
-from cxr.errors import ConfigError, DataError, WeightsError
+from cxr.errors import ConfigError
 from cxr.imaging.preprocess import InputContract, Preprocess
 from cxr.inference.combine import Rule
-from cxr.inference.description import described_answer, read_checked, write_folder
+from cxr.inference.description import described_answer, read_files, write_folder
 from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.opening import ENSEMBLE, MEMBERS, NET, open_bundle
 from cxr.inference.outliers import OutlierScorer
 from cxr.inference.predictor import Predictor
+from cxr.inference.tensors import OUTLIERS, read_outliers, read_tensors
 from cxr.models.build import build_net, without_weights
 from cxr.models.views import SeveralViews
 from cxr.models.weights import load_into
 
-MODEL, OUTLIERS = "model.safetensors", "outliers.safetensors"
-
-Tensors = TypeVar("Tensors")
+MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,13 @@ class Fitted:
     Attributes:
         temperature: Fitted on validation; None where there is none, so that a probability is no frequency.
         operating_point: Chosen on validation; of a multi-label net target -> operating point.
+        abstention: From which confidence on an answer is given, chosen on validation; None where none was chosen.
         outliers: Fitted on training images.
     """
 
     temperature: float | None = None
     operating_point: Mapping[str, Any] | None = None
+    abstention: Mapping[str, Any] | None = None
     outliers: OutlierScorer | None = None
 
 
@@ -113,17 +113,16 @@ def write_ensemble(
         rule: What makes one table of theirs.
         class_names: The K names in order.
         extras: Plain values about the ensemble. NaN and infinity become null.
-        fitted: Temperature and operating point.
+        fitted: Temperature, operating point and abstention.
 
     Raises:
         ConfigError: A value is not plain.
         WeightsError: A member's bundle is damaged, or the rule cannot combine them.
     """
     files = {
-        f"{MEMBERS}/{number}/{path.relative_to(bundle).as_posix()}": path.read_bytes()
+        f"{MEMBERS}/{number}/{name}": content
         for number, bundle in enumerate(members)
-        for path in sorted(bundle.rglob("*"))
-        if path.is_file()
+        for name, content in read_files(bundle).items()
     }
     description = {
         "kind": ENSEMBLE,
@@ -145,6 +144,7 @@ def describe_answer(
         "temperature": 1.0 if fitted.temperature is None else fitted.temperature,
         "calibrated": fitted.temperature is not None,
         "operating_point": fitted.operating_point,
+        "abstention": fitted.abstention,
         "extras": extras,
     }
 
@@ -160,7 +160,7 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Predictor:
         WeightsError: A file is missing or damaged, the format is unknown, or the predictor cannot be built from it.
         MissingExtraError: It needs an optional dependency.
     """
-    return open_bundle(folder, partial(_load_net, device=torch.device(device)))
+    return open_bundle(folder, partial(load_torch, device=torch.device(device)))
 
 
 def load_net(folder: Path, device: str | torch.device = "cpu") -> NetPredictor:
@@ -176,8 +176,20 @@ def load_net(folder: Path, device: str | torch.device = "cpu") -> NetPredictor:
     return predictor
 
 
-def _load_net(folder: Path, description: Mapping[str, Any], device: torch.device) -> NetPredictor:
-    state = _read_tensors(folder, MODEL, description, safetensors.torch.load)
+def load_torch(folder: Path, description: Mapping[str, Any], device: torch.device) -> NetPredictor:
+    """Make the predictor of a net's bundle.
+
+    Args:
+        folder: The bundle.
+        description: Its ``bundle.json``.
+        device: Where to put the net.
+
+    Raises:
+        ConfigError, TypeError, ValueError, KeyError: The description is of no net.
+        WeightsError: A file is missing or damaged.
+        MissingExtraError: The net needs an optional dependency.
+    """
+    state = read_tensors(folder, MODEL, description, safetensors.torch.load)
     arguments = without_weights(description["net"])
     name = arguments.pop("name")
     net = build_net(name, len(description["class_names"]), **arguments)
@@ -189,34 +201,13 @@ def _load_net(folder: Path, description: Mapping[str, Any], device: torch.device
     predictor = NetPredictor(
         net=net.eval().to(device),
         preprocess=preprocess,
-        outliers=_read_outliers(folder, description),
+        outliers=read_outliers(folder, description),
         device=device,
         **described_answer(description),
     )
     net.input_contract = contract
     load_into(net, state, str(folder / MODEL))
     return predictor
-
-
-def _read_outliers(folder: Path, description: Mapping[str, Any]) -> OutlierScorer | None:
-    if OUTLIERS not in description["sha256"]:
-        return None
-    try:
-        return OutlierScorer.from_arrays(_read_tensors(folder, OUTLIERS, description, safetensors.numpy.load))
-    except DataError as error:
-        raise WeightsError(f"{folder / OUTLIERS}: {error}") from error
-
-
-def _read_tensors(
-    folder: Path, name: str, description: Mapping[str, Any], load: Callable[[bytes], dict[str, Tensors]]
-) -> dict[str, Tensors]:
-    content = read_checked(folder, name, description)
-    try:
-        return load(content)
-    except safetensors.SafetensorError as error:
-        raise WeightsError(
-            f"expected {folder / name} in safetensors format, got {error}; write the bundle again"
-        ) from error
 
 
 def _to_contract(values: Mapping[str, Any]) -> InputContract:

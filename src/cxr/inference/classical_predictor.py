@@ -1,8 +1,8 @@
 """A predictor without a net of its own: features of an image, then a model as an ONNX graph.
 
 The kind ``classical`` of bundles: ``model.onnx`` beside ``bundle.json``, and for features of a net that net's bundle in
-``net/``. ONNX is data, so nothing is pickled and no code of the bundle runs. Knows nothing of scikit-learn; without a
-net's features nothing here imports torch.
+``net/``. ONNX is data, so nothing is pickled and no code of the bundle runs. Knows nothing of scikit-learn, or of what
+runs a net.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr.errors import CxrError, WeightsError, require_extra
+from cxr.errors import CxrError, WeightsError
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.combine import to_logits
-from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description, write_folder
-from cxr.inference.features import EMBEDDING, Features, load_features
+from cxr.inference.description import (
+    DESCRIPTION,
+    described_answer,
+    read_checked,
+    read_description,
+    read_files,
+    write_folder,
+)
+from cxr.inference.features import EMBEDDING, Features, OpenNet, load_features
+from cxr.inference.onnx_session import open_session
+from cxr.inference.opening import CLASSICAL, NET_OF_FEATURES
 from cxr.inference.outliers import judge_likeness
 from cxr.inference.predictor import Pixels, Predictor, Probs, Scores
 
-KIND = "classical"
-MODEL, NET = "model.onnx", "net"
+MODEL = "model.onnx"
 INPUT, PROBS = "features", "probabilities"
 _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
@@ -58,23 +66,7 @@ def open_model(content: bytes) -> Any:
         WeightsError: It is no such graph.
         MissingExtraError: onnxruntime is not installed.
     """
-    require_extra("onnxruntime", "automl")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has an error class for each status, all plain Exceptions
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"expected an ONNX model, got: {reason}; write the bundle again") from error
-    names = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
-    if names[0] != [INPUT] or PROBS not in names[1]:
-        raise WeightsError(
-            f"expected an ONNX model from {INPUT} to {PROBS}, got one from {names[0]} to {names[1]}; write the "
-            "bundle again"
-        )
-    return session
+    return open_session(content, [INPUT], [PROBS], threads=1, extra="automl")
 
 
 def ask_model(session: Any, table: npt.NDArray[np.floating]) -> Probs:
@@ -116,9 +108,9 @@ def write_classical(
     """
     files = {MODEL: model}
     if net is not None:
-        files |= {f"{NET}/{path.relative_to(net).as_posix()}": path.read_bytes() for path in _list_files(net)}
+        files |= {f"{NET_OF_FEATURES}/{name}": content for name, content in read_files(net).items()}
     description = {
-        "kind": KIND,
+        "kind": CLASSICAL,
         "net": {"name": family, **params},
         "features": features.to_dict(),
         "preprocess": features.preprocess.to_dict(),
@@ -132,12 +124,13 @@ def write_classical(
     write_folder(folder, description, files, prove=_prove)
 
 
-def load_classical(folder: Path, description: Mapping[str, Any]) -> ClassicalPredictor:
+def load_classical(folder: Path, description: Mapping[str, Any], open_net: OpenNet) -> ClassicalPredictor:
     """Make the predictor of a bundle of this kind.
 
     Args:
         folder: The bundle.
         description: Its ``bundle.json``.
+        open_net: Makes the predictor of the features' net.
 
     Raises:
         WeightsError: A file is missing or damaged.
@@ -145,8 +138,8 @@ def load_classical(folder: Path, description: Mapping[str, Any]) -> ClassicalPre
     """
     model = open_model(read_checked(folder, MODEL, description))
     if description["features"]["kind"] == EMBEDDING:
-        read_checked(folder, f"{NET}/{DESCRIPTION}", description)
-    features = load_features(description["features"], folder / NET)
+        read_checked(folder, f"{NET_OF_FEATURES}/{DESCRIPTION}", description)
+    features = load_features(description["features"], folder / NET_OF_FEATURES, open_net)
     predictor = ClassicalPredictor(features=features, model=model, **described_answer(description))
     _check_answer(predictor, folder / MODEL)
     return predictor
@@ -166,13 +159,15 @@ def _check_answer(predictor: ClassicalPredictor, model: Path) -> None:
 
 
 def _prove(folder: Path) -> None:
-    load_classical(folder, read_description(folder))
+    load_classical(folder, read_description(folder), _open_by_torch)
+
+
+def _open_by_torch(net: Path) -> Predictor:
+    from cxr.inference.bundle import load_net
+
+    return load_net(net)
 
 
 def _ramp() -> Pixels:
     """An image that any preprocessing takes."""
     return np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
-
-
-def _list_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
 
 from cxr.errors import ConfigError
+from cxr.inference.probabilities import softmax
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,7 +86,7 @@ def stack(
             f"expected {classes} x {members * classes} coefficients and {classes} intercepts, got {slopes.shape} and "
             f"{constants.shape}; fit the stack on these members"
         )
-    return np.asarray(softmax(log_features(tables) @ slopes.T + constants, axis=1))
+    return softmax(log_features(tables) @ slopes.T + constants)
 
 
 def one_vs_rest(probs: npt.ArrayLike) -> Floats:

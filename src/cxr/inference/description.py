@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxr.errors import ConfigError, WeightsError
@@ -32,9 +32,7 @@ def write_folder(
     Raises:
         ConfigError: A value is not plain.
     """
-    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    values = _plain({"format": FORMAT, "sha256": checksums, **description}, DESCRIPTION)
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    described = to_content(description, files)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -42,11 +40,23 @@ def write_folder(
         for name, content in files.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).write_bytes(content)
-        (part / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        (part / DESCRIPTION).write_bytes(described)
         prove(part)
         _put_in_place(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def to_content(description: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    """bundle.json of some files; see `write_folder`.
+
+    Raises:
+        ConfigError: A value is not plain.
+    """
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    values = _plain({**description, "format": FORMAT, "sha256": checksums}, DESCRIPTION)
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -66,6 +76,25 @@ def read_description(folder: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise WeightsError(f"expected a bundle of format {FORMAT} in {path}, got {found!r}; update cxr-lab")
     return dict(description)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """bundle.json and every file that belongs to the bundle, name -> content; what else lies there is left out.
+
+    Raises:
+        WeightsError: A file is missing or damaged, or the format is unknown.
+    """
+    description = read_description(folder)
+    names = description.get("sha256")
+    if not isinstance(names, dict) or not all(map(_stays_inside, names)):
+        raise WeightsError(f"expected {folder / DESCRIPTION} to name files in its folder, got {names}; copy it again")
+    files = {name: read_checked(folder, name, description) for name in names}
+    return {DESCRIPTION: (folder / DESCRIPTION).read_bytes(), **files}
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path != PurePosixPath(DESCRIPTION)
 
 
 def read_checked(folder: Path, name: str, description: Mapping[str, Any]) -> bytes:

@@ -1,13 +1,13 @@
 """Stored images to a table of features for classical models: pixels, descriptors, or what a net makes of them.
 
-The same object makes the table of training and of prediction. Knows nothing of the models that read the table. Imports
-torch only for the features of a net.
+The same object makes the table of training and of prediction. Knows nothing of the models that read the table, or of
+what runs a net.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ import numpy.typing as npt
 from cxr.errors import ConfigError
 from cxr.imaging.descriptors import describe
 from cxr.imaging.preprocess import Preprocess, Stored
+from cxr.inference.embedding import OneNet
+from cxr.inference.predictor import Predictor
 
-if TYPE_CHECKING:
-    from cxr.inference.net_predictor import NetPredictor
+OpenNet = Callable[[Path], Predictor]
+"""The bundle of a net -> its predictor."""
 
 Table = npt.NDArray[np.float32]
 
@@ -43,7 +45,7 @@ class Features:
     kind: str
     preprocess: Preprocess
     descriptors: Sequence[str] = ()
-    net: "NetPredictor | None" = None
+    net: OneNet | None = None
 
     def __post_init__(self) -> None:
         given = (self.kind, bool(self.descriptors), self.net is not None)
@@ -63,9 +65,7 @@ class Features:
     def __call__(self, stored: Stored) -> Table:
         """The table (N, D) of stored images (N, h, w), N >= 1."""
         if self.net is not None:
-            from cxr.inference.embedding import embed_stored
-
-            return embed_stored(self.net, stored)[0]
+            return self.net.embed_stored(stored)[0]
         images = self.preprocess.finish(stored)[:, 0]
         return describe(images, self.descriptors) if self.descriptors else images.reshape(len(images), -1)
 
@@ -74,21 +74,22 @@ class Features:
         return {"kind": self.kind, "descriptors": list(self.descriptors), "preprocess": self.preprocess.to_dict()}
 
 
-def load_features(settings: Mapping[str, Any], net: Path) -> Features:
+def load_features(settings: Mapping[str, Any], net: Path, open_net: OpenNet) -> Features:
     """The features of `Features.to_dict`.
 
     Args:
         settings: What it gave.
         net: Where the bundle of the net lies, if the kind is an embedding.
+        open_net: Makes the predictor of that bundle.
 
     Raises:
-        ConfigError: The settings cannot be used.
+        ConfigError: The settings cannot be used, or the bundle is of another kind than one net.
         WeightsError: The net's bundle is damaged.
     """
     preprocess = Preprocess.from_dict(settings["preprocess"])
     if settings["kind"] != EMBEDDING:
         return Features(settings["kind"], preprocess, tuple(settings["descriptors"]))
-    from cxr.inference.bundle import load_net
-
-    predictor = load_net(net)
+    predictor = open_net(net)
+    if not isinstance(predictor, OneNet):
+        raise ConfigError(f"expected {net} to be the bundle of one net, got another kind; write the bundle again")
     return Features(EMBEDDING, predictor.preprocess, (), predictor)

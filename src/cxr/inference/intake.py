@@ -6,16 +6,21 @@ gives is small. Knows nothing of nets, and keeps nothing of a header but the vie
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 
-from cxr.data.views import find_views
+from cxr.data.view_words import UNKNOWN, find_view
 from cxr.errors import ImageError
-from cxr.imaging.dicom_header import read_dicom_header
 from cxr.imaging.image import is_dicom, read_pixels
+from cxr.imaging.intensity import Pixels
 from cxr.imaging.preprocess import Preprocess, Stored
+from cxr.imaging.resize import resize
+
+Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -26,20 +31,23 @@ class Intake:
         stored: For each preprocessing the (h, w) that it stores.
         shape: (H, W) of the file.
         view: ``pa``, ``ap``, ``frontal`` (direction unknown), ``other`` (lateral, oblique ...) or ``unknown``, as
-            `cxr.data.views.find_views` reads a header.
+            `cxr.data.view_words.find_view` reads a header.
+        picture: The whole image to be looked at, (h, w) uint8 in its own proportions; None where none was asked for.
     """
 
     stored: tuple[Stored, ...]
     shape: tuple[int, int]
     view: str
+    picture: Picture | None = None
 
 
-def take_in(path: Path | str, preprocesses: Sequence[Preprocess]) -> Intake:
+def take_in(path: Path | str, preprocesses: Sequence[Preprocess], picture_side: int | None = None) -> Intake:
     """Read a DICOM, PNG, JPEG, TIFF or BMP file.
 
     Args:
         path: The file.
         preprocesses: Those of a predictor.
+        picture_side: Longest side of the picture, in pixels; it is never enlarged. None makes no picture.
 
     Raises:
         ImageError: It gives no image, or one without any contrast.
@@ -48,10 +56,11 @@ def take_in(path: Path | str, preprocesses: Sequence[Preprocess]) -> Intake:
     if pixels.min() == pixels.max():
         raise ImageError(f"{path}: expected at least two grey values, but every pixel is {pixels.flat[0]:g}")
     height, width = pixels.shape
-    return Intake(tuple(one.store(pixels) for one in preprocesses), (height, width), read_view(path))
+    picture = None if picture_side is None else _to_picture(pixels, picture_side)
+    return Intake(tuple(one.store(pixels) for one in preprocesses), (height, width), read_view(path), picture)
 
 
-def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess]) -> Intake:
+def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess], picture_side: int | None = None) -> Intake:
     """The same of a file's content, which lies in memory alone: no disk sees it. Linux only.
 
     Raises:
@@ -61,7 +70,7 @@ def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess]) -> Intake:
     try:
         os.write(file, content)
         path = f"/proc/self/fd/{file}"
-        return take_in(path, preprocesses)
+        return take_in(path, preprocesses, picture_side)
     except ImageError as error:
         raise ImageError(str(error).replace(f"{path}: ", "").replace(path, "the file")) from None
     finally:
@@ -71,7 +80,21 @@ def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess]) -> Intake:
 def read_view(path: Path | str) -> str:
     """Which view a file's header states; of files without a header ``unknown``."""
     if not is_dicom(path):
-        return "unknown"
+        return UNKNOWN
+    from cxr.imaging.dicom_header import read_dicom_header
+
     header = read_dicom_header(path)
-    columns = ("view_position", "series_description", "patient_orientation")
-    return str(find_views(pd.DataFrame([{name: getattr(header, name) for name in columns}])).iloc[0])
+    return find_view(header.view_position, header.series_description, header.patient_orientation)
+
+
+def get_ready(path: Path | str) -> None:
+    """Import what reading such a file takes, before it has to be read; of no file that is there, nothing."""
+    with suppress(ImageError):
+        if is_dicom(path):
+            import cxr.imaging.dicom  # noqa: F401
+
+
+def _to_picture(pixels: Pixels, longest: int) -> Picture:
+    scale = min(1.0, longest / max(pixels.shape))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape)
+    return np.rint(resize(pixels, (height, width)) * 255).astype(np.uint8)

@@ -1,19 +1,16 @@
 """A bundle to its predictor, by its kind; what runs its nets is the caller's to choose. Knows nothing of torch."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cxr.errors import ConfigError, WeightsError
-from cxr.inference.classical_predictor import KIND as CLASSICAL
-from cxr.inference.classical_predictor import load_classical
-from cxr.inference.combine import Rule
 from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description
-from cxr.inference.ensemble_predictor import EnsemblePredictor
 from cxr.inference.predictor import Predictor
 
-NET, ENSEMBLE = "net", "ensemble"
-MEMBERS = "members"
+NET, ENSEMBLE, CLASSICAL = "net", "ensemble", "classical"
+MEMBERS, NET_OF_FEATURES = "members", "net"
 
 LoadNet = Callable[[Path, Mapping[str, Any]], Predictor]
 """A bundle of one net and its description -> predictor."""
@@ -46,7 +43,18 @@ def open_bundle(folder: Path, load_net: LoadNet) -> Predictor:
         ) from error
 
 
-def _load_ensemble(folder: Path, description: Mapping[str, Any], load_net: LoadNet) -> EnsemblePredictor:
+def inner_bundles(description: Mapping[str, Any]) -> list[str]:
+    """The folders of the whole bundles inside one, as its description tells."""
+    if description.get("kind") == ENSEMBLE:
+        return [f"{MEMBERS}/{number}" for number in range(description["members"])]
+    has_net = description.get("kind") == CLASSICAL and description["features"]["kind"] == "embedding"
+    return [NET_OF_FEATURES] if has_net else []
+
+
+def _load_ensemble(folder: Path, description: Mapping[str, Any], load_net: LoadNet) -> Predictor:
+    from cxr.inference.combine import Rule
+    from cxr.inference.ensemble_predictor import EnsemblePredictor
+
     members = []
     for number in range(description["members"]):
         bundle = f"{MEMBERS}/{number}"
@@ -56,8 +64,14 @@ def _load_ensemble(folder: Path, description: Mapping[str, Any], load_net: LoadN
     return EnsemblePredictor(members=members, rule=rule, **described_answer(description))
 
 
+def _load_classical(folder: Path, description: Mapping[str, Any], load_net: LoadNet) -> Predictor:
+    from cxr.inference.classical_predictor import load_classical
+
+    return load_classical(folder, description, partial(open_bundle, load_net=load_net))
+
+
 KINDS: dict[str, Callable[[Path, Mapping[str, Any], LoadNet], Predictor]] = {
     NET: lambda folder, description, load_net: load_net(folder, description),
     ENSEMBLE: _load_ensemble,
-    CLASSICAL: lambda folder, description, load_net: load_classical(folder, description),
+    CLASSICAL: _load_classical,
 }

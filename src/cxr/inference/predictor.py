@@ -7,15 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy.special import expit, softmax
 
-from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess, Stored
+from cxr.inference.probabilities import expit, softmax
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Pixels = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -90,7 +91,7 @@ class Predictor(ABC):
         """The (N, K) probabilities of `score`; N may be 0."""
         return self.score(images).probs if len(images) > 0 else np.zeros((0, len(self.class_names)))
 
-    def predict(self, paths: Sequence[Path | str], batch_size: int = 16) -> pd.DataFrame:
+    def predict(self, paths: Sequence[Path | str], batch_size: int = 16) -> "pd.DataFrame":
         """Predict image files; no more than a batch of them is in memory.
 
         Args:
@@ -105,6 +106,10 @@ class Predictor(ABC):
         Raises:
             ImageError: A file gives no image.
         """
+        import pandas as pd
+
+        from cxr.imaging.image import read_pixels
+
         starts = range(0, len(paths), batch_size)
         batches = [self.score([read_pixels(path) for path in paths[i : i + batch_size]]) for i in starts]
         probs = np.concatenate([np.zeros((0, len(self.class_names))), *(batch.probs for batch in batches)])
@@ -116,8 +121,7 @@ class Predictor(ABC):
     def to_probs(self, logits: npt.NDArray[np.floating[Any]]) -> Probs:
         """(N, K) probabilities of logits (N, K), computed in float64."""
         scaled = np.asarray(logits, dtype=np.float64) / self.temperature
-        probs: Probs = expit(scaled) if self.multilabel else softmax(scaled, axis=1)
-        return probs
+        return expit(scaled) if self.multilabel else softmax(scaled)
 
     def name(self, probs: Floats) -> str:
         """The answer of (K,) probabilities: the most probable class, or of independent ones all of at least 0.5."""

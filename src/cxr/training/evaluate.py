@@ -23,7 +23,7 @@ from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
-from cxr.evaluation.report.collect import Options, describe_points
+from cxr.evaluation.report.collect import Options, describe_abstention, describe_points
 from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.explanation.gallery import draw_gallery
@@ -127,10 +127,11 @@ def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
 
 
 def fit_beside(experiment: Experiment, folder: RunFolder) -> Fitted:
-    """What goes with the net: temperature, operating point, and what tells images unlike those of training."""
+    """What goes with the net: temperature, operating point, abstention, and what tells unlike images."""
     outliers = fit_outliers(*(_batches(experiment.datamodule, part) for part in ("train", "val")))
-    points = describe_points(read_questions(folder.root, ("val",)), experiment.config.operating_point)
-    return Fitted(folder.read_temperature(), points, outliers)
+    questions = read_questions(folder.root, ("val",))
+    points = describe_points(questions, experiment.config.operating_point)
+    return Fitted(folder.read_temperature(), points, describe_abstention(questions), outliers)
 
 
 def _batches(data: ChestDataModule, part: str) -> Iterator[StoredArray]:

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cxr.evaluation.predictions import make_predictions, write_predictions
-from cxr.evaluation.report.collect import describe_points
+from cxr.evaluation.report.collect import describe_abstention, describe_points
 from cxr.evaluation.report.material import read_questions
 
 
@@ -45,3 +45,20 @@ def test_validation_of_one_class_alone_gives_no_point(tmp_path):
     table = pd.read_csv(tmp_path / "predictions_val.csv")
     table[table["target"] == 1].to_csv(tmp_path / "predictions_val.csv", index=False)
     assert describe_points(read_questions(tmp_path, ("val",)), "youden") is None
+
+
+@pytest.mark.parametrize("names", [["well", "ill"], ["a", "b", "c"]])
+def test_the_confidence_keeps_its_promise_where_it_was_chosen(names, tmp_path):
+    write_part(tmp_path, names)
+    found = describe_abstention(read_questions(tmp_path, ("val",)))
+    table = pd.read_csv(tmp_path / "predictions_val.csv")
+    probs = table[[f"prob_{k}" for k in range(len(names))]].to_numpy()
+    kept = probs.max(axis=1) >= found["threshold"]
+    wrong = probs.argmax(axis=1) != table["target"]
+    assert (found["kept"], found["errors"]) == (kept.sum(), (wrong & kept).sum())
+    assert found["errors"] / found["kept"] <= 0.05
+
+
+def test_several_targets_have_no_one_answer_to_abstain_from(tmp_path):
+    write_part(tmp_path, ["no nodule", "nodule"], "val_nodule")
+    assert describe_abstention(read_questions(tmp_path, ("val",))) is None

@@ -172,6 +172,16 @@ def describe_points(questions: Sequence[Question], rule: str) -> dict[str, Any] 
     return next(iter(points.values()), None) if one or not points else points
 
 
+def describe_abstention(questions: Sequence[Question]) -> dict[str, Any] | None:
+    """The confidence of `choose_abstention` that goes into a bundle, as plain values; None where there is none.
+
+    Args:
+        questions: One; of several targets no one answer is given, so there is nothing to abstain from.
+    """
+    point = None if questions[0].name else choose_abstention(questions[0])
+    return None if point is None else point.to_dict()
+
+
 def positive_classes(class_names: Sequence[str]) -> list[int]:
     """The classes that are held against the rest: of two the second, of more each."""
     return [1] if len(class_names) == 2 else list(range(len(class_names)))

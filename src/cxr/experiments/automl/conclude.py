@@ -20,7 +20,7 @@ from cxr.ensemble.folder import OF_THE_DATA, RECORD
 from cxr.evaluation.calibration import fit_temperature
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
-from cxr.evaluation.report.collect import Options, describe_points, target_and_probs
+from cxr.evaluation.report.collect import Options, describe_abstention, describe_points, target_and_probs
 from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.experiments.automl.mixtures import Choice, Library, choose
@@ -83,7 +83,8 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
     _write_records(folder, config, describe(choice, library))
     metrics = folder.write_evaluation(table, race.task.class_names, "val")
     folder.write_metrics(metrics)
-    fitted = Fitted(temperature, describe_points(read_questions(folder.root, ("val",)), config.operating_point))
+    questions = read_questions(folder.root, ("val",))
+    fitted = Fitted(temperature, describe_points(questions, config.operating_point), describe_abstention(questions))
     _write_bundle(race, choice, library, fitted, metrics)
     if test is not None:
         metrics |= _open_test(race.task, folder, config, test)
