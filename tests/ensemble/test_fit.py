@@ -10,7 +10,7 @@ from cxr.ensemble.folder import read_config, write_folder, write_page
 from cxr.ensemble.members import Rows, read_recipe, read_run
 from cxr.ensemble.selection import select_weights
 from cxr.errors import ConfigError, DataError
-from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.calibration import fit_scaling
 from cxr.evaluation.ledger import FILE, read_ledger
 from cxr.evaluation.predictions import read_predictions
 from cxr.inference.bundle import load_bundle
@@ -37,17 +37,16 @@ def probs_of(table):
     return table[["prob_0", "prob_1"]].to_numpy()
 
 
-def test_a_soft_vote_has_the_weighted_mean_and_a_temperature_of_validation(runs):
+def test_a_soft_vote_has_the_weighted_mean_and_a_scaling_of_validation(runs):
     found = fit_ensemble(runs, "soft", [2, 1, 1], "all", POINT)
     mean = {
         part: np.average([probs_of(run.tables[part]) for run in runs], axis=0, weights=[2, 1, 1])
         for part in ("val", "test")
     }
     target = runs[0].tables["val"]["target"]
-    temperature = fit_temperature(target, np.log(mean["val"])).value
-    assert found.fitted.temperature == pytest.approx(temperature)
-    powers = mean["test"] ** (1 / temperature)
-    np.testing.assert_allclose(probs_of(found.tables["test"]), powers / powers.sum(axis=1, keepdims=True))
+    assert found.fitted.scaling == fit_scaling(target, np.log(mean["val"]))
+    expected = found.fitted.scaling.to_probs(np.log(mean["test"]))
+    np.testing.assert_allclose(probs_of(found.tables["test"]), expected)
     np.testing.assert_allclose(found.tables["test"][["logit_0", "logit_1"]], np.log(mean["test"]))
     assert found.fitted.operating_point is not None
     assert found.fitted.abstention["chosen_on"] == "val"
@@ -76,7 +75,7 @@ def test_the_folds_of_a_recipe_answer_together_and_their_pooled_predictions_are_
     assert set(found.tables) == {"oof"}
     np.testing.assert_allclose(probs_of(found.tables["oof"]), probs_of(recipes[0].tables["oof"]))
     assert found.tables["oof"]["run"].nunique() == 3
-    assert found.fitted.temperature is None
+    assert found.fitted.scaling is None
     assert "none can be tested on" in found.notes[0]
 
 
@@ -148,7 +147,7 @@ def test_a_folder_looks_like_a_run_and_its_bundle_says_what_its_members_say(runs
     assert "net" not in config
     assert [one["name"] for one in yaml.safe_load((folder / "ensemble.yaml").read_text())["members"]] == ["a", "b", "c"]
     predictor = load_bundle(folder / "bundle")
-    assert (predictor.temperature, predictor.calibrated) == (ensemble.fitted.temperature, True)
+    assert (predictor.scaling, predictor.calibrated) == (ensemble.fitted.scaling, True)
     assert predictor.operating_point["threshold"] == ensemble.fitted.operating_point["threshold"]
     (opening,) = read_ledger(tmp_path / FILE).openings
     assert (opening.run, opening.fingerprint, opening.score) == ("all", "tested", metrics["test/auroc"])

@@ -11,22 +11,24 @@ from sklearn import metrics
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 
 from cxr.errors import DataError
 from cxr.evaluation import calibration
 from cxr.evaluation.calibration import (
-    TEMPERATURES,
-    apply_temperature,
+    LEAST_OF_EACH,
     brier_score,
     calibration_error,
     calibration_metrics,
     expected_calibration_error,
+    fit_scaling,
     fit_temperature,
     of_class,
     of_top_label,
     recalibration,
     reliability_curve,
 )
+from cxr.scaling import Scaling
 
 # Temperature in Fahrenheit and thermal distress of O-rings on 23 shuttle flights: Dalal, Fowlkes and Hoadley 1989,
 # Journal of the American Statistical Association 84:945. Their fit is 15.0429 - 0.2322 t.
@@ -210,18 +212,18 @@ def test_one_outcome_has_no_recalibration(positive):
     assert np.isnan([found.slope, found.intercept, found.in_the_large]).all()
 
 
+def loss_of(target, logits, scaling):
+    return calibration.log_loss(target, scaling.to_probs(logits))
+
+
 @pytest.mark.parametrize(("num_classes", "seed"), CASES)
 @pytest.mark.parametrize("sharpness", [0.5, 4.0])
 def test_temperature_has_the_least_log_loss(num_classes, seed, sharpness):
     target, logits = make_case(num_classes, seed, sharpness=sharpness)
     found = fit_temperature(target, logits)
-    losses = [
-        calibration.log_loss(target, apply_temperature(logits, found.value * factor)) for factor in (0.99, 1, 1.01)
-    ]
+    assert found.bias is None
+    losses = [loss_of(target, logits, Scaling(found.temperature * factor)) for factor in (0.99, 1, 1.01)]
     assert losses[1] == min(losses)
-    assert found.log_loss_after == pytest.approx(losses[1])
-    assert found.log_loss_before == pytest.approx(calibration.log_loss(target, softmax(logits, axis=1)))
-    assert (found.at_bound, found.n) == (False, len(target))
 
 
 @pytest.mark.skipif(
@@ -232,24 +234,68 @@ def test_temperature_is_that_of_scikit_learn(num_classes):
     target, logits = make_case(num_classes, 3)
     model = CalibratedClassifierCV(FrozenEstimator(LinearLogits().fit(logits, target)), method="temperature")
     probs = model.fit(logits, target).predict_proba(logits)
-    np.testing.assert_allclose(apply_temperature(logits, fit_temperature(target, logits).value), probs, atol=1e-5)
+    np.testing.assert_allclose(fit_temperature(target, logits).to_probs(logits), probs, atol=1e-5)
 
 
-def test_temperature_finds_back_what_sharpened_the_logits():
+def test_scaling_of_two_classes_is_the_logistic_regression_of_scikit_learn():
+    target, logits = make_case(2, 1)
+    margins = (logits[:, 1] - logits[:, 0])[:, None]
+    expected = LogisticRegression(C=np.inf, tol=1e-10).fit(margins, target).predict_proba(margins)
+    np.testing.assert_allclose(fit_scaling(target, logits).to_probs(logits), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_classes", "seed"), CASES)
+def test_scaling_has_the_least_log_loss(num_classes, seed):
+    target, logits = make_case(num_classes, seed)
+    logits = 3.0 * logits + np.arange(num_classes)
+    found = fit_scaling(target, logits)
+    least = loss_of(target, logits, found)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        bias = np.array(found.bias) + rng.normal(0, 0.02, num_classes)
+        other = Scaling(found.temperature * np.exp(rng.normal(0, 0.02)), tuple(bias))
+        assert loss_of(target, logits, other) > least
+    assert sum(found.bias) == pytest.approx(0, abs=1e-9)
+    shares = found.to_probs(logits).mean(axis=0)
+    np.testing.assert_allclose(shares, np.bincount(target) / len(target), atol=1e-4)
+
+
+def test_scaling_finds_back_what_was_done_to_the_logits():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(50_000, 3))
     target = (softmax(logits, axis=1).cumsum(axis=1) < rng.random((50_000, 1))).sum(axis=1)
-    assert fit_temperature(target, 2.5 * logits).value == pytest.approx(2.5, rel=0.03)
+    assert fit_temperature(target, 2.5 * logits).temperature == pytest.approx(2.5, rel=0.03)
+    found = fit_scaling(target, 2.5 * (logits - [1.0, 0.0, -1.0]))
+    assert found.temperature == pytest.approx(2.5, rel=0.03)
+    np.testing.assert_allclose(found.bias, [1.0, 0.0, -1.0], atol=0.05)
 
 
-@pytest.mark.parametrize(
-    ("logits", "value"),
-    [([[2.0, 0], [0, 1]], TEMPERATURES[0]), ([[0.0, 2], [1, 0]], TEMPERATURES[1])],
-    ids=["separated", "worse than chance"],
-)
-def test_a_temperature_without_a_best_value_is_bounded_and_says_so(logits, value):
-    found = fit_temperature([0, 1], logits)
-    assert (found.value, found.at_bound) == (value, True)
+def test_a_net_that_leans_to_one_class_is_put_right():
+    """No temperature makes sense of logits that rank well around the wrong threshold."""
+    target, logits = make_case(2, 0)
+    leaning = logits + np.array([0.0, 30.0])
+    found = fit_scaling(target, leaning)
+    np.testing.assert_allclose(found.to_probs(leaning), fit_scaling(target, logits).to_probs(logits), atol=1e-5)
+
+
+def test_few_rows_of_a_class_learn_no_bias():
+    target, logits = make_case(2, 0)
+    few = np.concatenate([np.flatnonzero(target == 0), np.flatnonzero(target == 1)[: LEAST_OF_EACH - 1]])
+    assert fit_scaling(target[few], logits[few]) == fit_temperature(target[few], logits[few])
+    enough = np.append(few, np.flatnonzero(target == 1)[LEAST_OF_EACH])
+    assert fit_scaling(target[enough], logits[enough]).bias is not None
+
+
+def test_classes_that_another_threshold_separates_have_a_temperature_alone():
+    margins = np.linspace(0.5, 4.5, 80)
+    target, logits = (margins > 2).astype(int), np.stack([np.zeros(80), margins], axis=1)
+    assert fit_scaling(target, logits) == fit_temperature(target, logits)
+
+
+@pytest.mark.parametrize("logits", [[[2.0, 0], [0, 1]], [[0.0, 2], [1, 0]]], ids=["separated", "worse than chance"])
+@pytest.mark.parametrize("fit", [fit_scaling, fit_temperature])
+def test_what_has_no_best_scaling_has_none(fit, logits):
+    assert fit([0, 1], logits) is None
 
 
 def test_logits_that_are_not_finite_are_refused():

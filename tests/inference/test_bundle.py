@@ -23,6 +23,7 @@ from cxr.inference.net_predictor import NetPredictor
 from cxr.models.build import BUILDERS, build_net
 from cxr.models.custom_cnn import build_custom_cnn
 from cxr.models.head import Classifier
+from cxr.scaling import UNSCALED
 
 NAMES = ["Negative for Pneumonia", "Typical Appearance", "Atypical Appearance"]
 NET = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
@@ -76,7 +77,7 @@ def test_a_bundle_knows_what_it_was_made_with(bundle):
     predictor = load_bundle(bundle)
     assert predictor.class_names == NAMES
     assert predictor.preprocess == PREPROCESS
-    assert (predictor.temperature, predictor.calibrated, predictor.operating_point) == (1.0, False, None)
+    assert (predictor.scaling, predictor.calibrated, predictor.operating_point) == (UNSCALED, False, None)
     assert predictor.extras["metrics"] == {"val/auroc": 0.9, "test/ppv": None}
     assert predictor.net.input_contract == make_net().input_contract
     assert not predictor.net.training
@@ -120,6 +121,13 @@ def test_temperature_softens_the_probabilities(bundle):
     assert soft.calibrated
     expected = sharp**0.25 / (sharp**0.25).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(soft.predict_pixels(images), expected)
+
+
+def test_a_bias_moves_the_probabilities(bundle):
+    images = random_images()
+    odds = load_bundle(bundle).predict_pixels(images) * np.exp([0.5, 0.0, -0.5])
+    moved = load_bundle(edit(bundle, bias=[0.5, 0.0, -0.5])).predict_pixels(images)
+    np.testing.assert_allclose(moved, odds / odds.sum(axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("kind", ["oracle", ["net"]])
@@ -208,6 +216,7 @@ def test_a_description_that_is_none(bundle, text):
         ({"class_names": ["one"]}, r"class_names \['one'\]"),
         ({"class_names": None}, "to describe a predictor of this version"),
         ({"temperature": 0}, "temperature 0"),
+        ({"bias": [0.1]}, r"bias \(0.1,\)"),
         ({"preprocess": {"sizes": [1, 1]}}, "expected preprocess settings among"),
         ({"preprocess": {"channels": 3}}, "custom_cnn expects channels=1, but the preprocessing gives channels=3"),
         ({"input_contract": {"colours": 1}}, "to describe a predictor of this version"),

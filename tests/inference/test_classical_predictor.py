@@ -18,6 +18,7 @@ from cxr.inference.bundle import load_bundle, write_bundle
 from cxr.inference.classical_predictor import ClassicalPredictor, open_model, write_classical
 from cxr.inference.features import Features
 from cxr.models.build import build_net
+from cxr.scaling import Scaling
 
 NAMES = ["normal", "covid", "viral"]
 PREPROCESS = Preprocess(size=(32, 40))
@@ -61,7 +62,7 @@ def test_pixels_are_those_of_the_image_row_by_row():
 def test_a_temperature_divides_the_logarithms(tmp_path):
     features = Features(kinds.PIXELS, PREPROCESS)
     write(tmp_path / "plain", features)
-    write(tmp_path / "fitted", features, temperature=2.0, operating_point={"threshold": 0.3})
+    write(tmp_path / "fitted", features, scaling=Scaling(2.0), operating_point={"threshold": 0.3})
     plain, fitted = (load_bundle(tmp_path / name) for name in ("plain", "fitted"))
     roots = np.sqrt(plain.predict_pixels(IMAGES))
     np.testing.assert_allclose(fitted.predict_pixels(IMAGES), roots / roots.sum(axis=1, keepdims=True))

@@ -9,6 +9,7 @@ from cxr.errors import ConfigError, ImageError
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.net_predictor import NetPredictor
 from cxr.models.build import BUILDERS, build_net
+from cxr.scaling import UNSCALED, Scaling
 
 NAMES = ["a", "b", "c"]
 NETS = MappingProxyType(
@@ -22,11 +23,11 @@ NETS = MappingProxyType(
 )
 
 
-def make_predictor(net, precision="uint8", temperature=1.0):
+def make_predictor(net, precision="uint8", scaling=UNSCALED):
     contract = net.input_contract
     size = (64, 48) if contract.size is None else contract.size
     preprocess = Preprocess(size=size, precision=precision, low=contract.low, high=contract.high)
-    return NetPredictor(class_names=NAMES, temperature=temperature, net=net.eval(), preprocess=preprocess)
+    return NetPredictor(class_names=NAMES, scaling=scaling, net=net.eval(), preprocess=preprocess)
 
 
 def draw_images(count=3):
@@ -45,7 +46,7 @@ def test_every_builder_is_tested():
 def test_embeddings_are_what_the_head_takes(name):
     torch.manual_seed(0)
     net = build_net(name, len(NAMES), **NETS[name])
-    predictor = make_predictor(net, temperature=2.0)
+    predictor = make_predictor(net, scaling=Scaling(2.0))
     taken = []
     net.head.register_forward_hook(lambda module, inputs, output: taken.append(inputs[0].numpy().copy()))
     embeddings, probs = predictor.embed_stored(store(predictor, draw_images()))

@@ -16,6 +16,7 @@ from cxr.inference.ensemble_predictor import EnsemblePredictor, list_members
 from cxr.inference.net_shares import find_nets
 from cxr.inference.predictor import Predictor, Scores
 from cxr.models.build import build_net
+from cxr.scaling import Scaling
 
 NAMES = ["well", "ill", "very ill"]
 SOFT = Rule("soft")
@@ -59,7 +60,7 @@ def test_the_same_classes_in_another_order_are_brought_into_order():
 
 
 def test_the_temperature_divides_the_logarithms():
-    found = ensemble(fixed(0.64, 0.32, 0.04), temperature=2.0).predict_pixels(IMAGES[:1])
+    found = ensemble(fixed(0.64, 0.32, 0.04), scaling=Scaling(2.0)).predict_pixels(IMAGES[:1])
     roots = np.sqrt([0.64, 0.32, 0.04])
     np.testing.assert_allclose(found, [roots / roots.sum()])
 
@@ -119,7 +120,7 @@ def bundles(tmp_path):
         names = NAMES if number == 0 else NAMES[::-1]
         preprocess = Preprocess(size=size, normalizer=normalizer)
         write_bundle(tmp_path / str(number), build_net(num_classes=3, **NET), NET, names, preprocess, {},
-                     fitted=Fitted(temperature=1.5))  # fmt: skip
+                     fitted=Fitted(scaling=Scaling(1.5)))  # fmt: skip
         made.append(tmp_path / str(number))
     return made
 

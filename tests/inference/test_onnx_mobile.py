@@ -14,6 +14,7 @@ from cxr.inference.onnx_int8 import quantise
 from cxr.inference.onnx_mobile import make_mobile, open_mobile
 from cxr.inference.onnx_predictor import OnnxPredictor
 from cxr.inference.onnx_session import open_session
+from cxr.scaling import Scaling
 
 PREPROCESS = Preprocess(size=(16, 12), mean=(0.5,), std=(0.25,))
 IMAGES = np.random.default_rng(0).standard_normal((6, 1, 16, 12), dtype=np.float32)
@@ -50,8 +51,8 @@ def logits_of(graph):
 @pytest.mark.parametrize(("multilabel", "last"), [(False, lambda x: softmax(x, axis=1)), (True, expit)])
 def test_the_file_gives_calibrated_probabilities(multilabel, last):
     graph = conv_graph()
-    content = make_mobile(graph, make_predictor(graph, temperature=2.0, multilabel=multilabel))
-    np.testing.assert_allclose(open_mobile(content)(IMAGES), last(logits_of(graph) / 2.0), atol=2e-3)
+    content = make_mobile(graph, make_predictor(graph, scaling=Scaling(2.0, (0.5, 0.0, -0.5)), multilabel=multilabel))
+    np.testing.assert_allclose(open_mobile(content)(IMAGES), last(logits_of(graph) / 2.0 + [0.5, 0.0, -0.5]), atol=2e-3)
 
 
 def test_weights_take_half_of_the_room_and_little_is_lost():
@@ -60,12 +61,12 @@ def test_weights_take_half_of_the_room_and_little_is_lost():
     assert 0.45 < len(content) / len(graph) < 0.55
     narrow = {tensor.name: tensor.data_type for tensor in onnx.load_from_string(content).graph.initializer}
     assert narrow == {"kernels_16_bits": TensorProto.FLOAT16, "weights_16_bits": TensorProto.FLOAT16,
-                      "temperature": TensorProto.FLOAT}  # fmt: skip
+                      "temperature": TensorProto.FLOAT, "bias": TensorProto.FLOAT}  # fmt: skip
 
 
 def test_all_that_a_program_must_know_is_in_the_file():
     graph, point = conv_graph(), {"threshold": 0.3, "positive_class": "b"}
-    content = make_mobile(graph, make_predictor(graph, temperature=1.5, operating_point=point))
+    content = make_mobile(graph, make_predictor(graph, scaling=Scaling(1.5), operating_point=point))
     told = {one.key: json.loads(one.value) for one in onnx.load_from_string(content).metadata_props}
     assert told["class_names"] == ["a", "b", "ü"]
     assert (told["temperature"], told["operating_point"], told["use"]) == (1.5, point, "research only")

@@ -9,6 +9,7 @@ from cxr.imaging.preprocess import Preprocess
 from cxr.inference.bundle import Fitted, load_bundle, write_bundle
 from cxr.inference.snapshot import write_snapshot
 from cxr.models.build import build_net
+from cxr.scaling import Scaling
 
 NET = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
 
@@ -21,7 +22,7 @@ def make_net(seed, **changes):
 @pytest.fixture
 def bundle(tmp_path):
     write_bundle(tmp_path / "bundle", make_net(0), NET, ["a", "b"], Preprocess(size=(32, 32)), {"run": "one"},
-                 fitted=Fitted(temperature=3.0, operating_point={"threshold": 0.5}))  # fmt: skip
+                 fitted=Fitted(scaling=Scaling(3.0), operating_point={"threshold": 0.5}))  # fmt: skip
     return tmp_path / "bundle"
 
 
@@ -31,7 +32,7 @@ def save(path, net):
     return path
 
 
-def test_a_snapshot_is_the_net_of_the_checkpoint_without_the_runs_temperature(bundle, tmp_path):
+def test_a_snapshot_is_the_net_of_the_checkpoint_without_the_runs_scaling(bundle, tmp_path):
     other = make_net(1)
     write_snapshot(bundle, save(tmp_path / "epoch.ckpt", other), tmp_path / "snapshot")
     found = load_bundle(tmp_path / "snapshot")

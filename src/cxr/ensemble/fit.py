@@ -1,6 +1,6 @@
 """Members -> an ensemble: which rule, whose weights, and what can honestly be said of it.
 
-Runs on one split share validation, where weights and temperature are fitted, and test. Cross-validated recipes share
+Runs on one split share validation, where weights and scaling are fitted, and test. Cross-validated recipes share
 folds, whose pooled predictions are all there is: each row has one net in a recipe that did not learn it, while an
 ensemble of all folds learnt every row. So what is learnt from these rows (a stack, weights) is told on them by a copy
 that was fitted on the other folds, and nothing is said on them of the nets of a recipe together. Knows nothing of how
@@ -17,12 +17,13 @@ from cxr.ensemble.members import POOLED, Floats, Member, Rows, align
 from cxr.ensemble.selection import select_weights
 from cxr.ensemble.stacking import fit_stack
 from cxr.errors import ConfigError
-from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.calibration import fit_scaling
 from cxr.evaluation.predictions import make_predictions
 from cxr.evaluation.report.collect import describe_abstention, describe_points
 from cxr.evaluation.report.material import Question
 from cxr.inference.bundle import Fitted
 from cxr.inference.combine import Rule, to_logits
+from cxr.scaling import UNSCALED, Scaling
 
 RULES = ("soft", "majority", "stack")
 FIT = "fit"
@@ -107,20 +108,19 @@ def combine_runs(
     names = members[0].class_names if class_names is None else class_names
     kept, rule = _drop_silent(len(members), rule)
     parts = {part: rows.of_members(kept) for part, rows in parts.items()}
-    found = fit_temperature(parts["val"].target, to_logits(rule(parts["val"].probs)))
-    temperature = None if found.at_bound else found.value
+    scaling = fit_scaling(parts["val"].target, to_logits(rule(parts["val"].probs)))
     tables = {
-        part: _tell(rows, rule(rows.probs), names, part, name, temperature).assign(fold=rows.table["fold"])
+        part: _tell(rows, rule(rows.probs), names, part, name, scaling).assign(fold=rows.table["fold"])
         for part, rows in parts.items()
     }
-    fitted = _fit_beside(temperature, tables["val"], names, operating_rule)
+    fitted = _fit_beside(scaling, tables["val"], names, operating_rule)
     return Ensemble([members[i] for i in kept], rule, names, tables, fitted, [])
 
 
 def _combine_recipes(
     members: Sequence[Member], rule: str, weights: Weights, name: str, operating_rule: str
 ) -> Ensemble:
-    """Recipes on the same folds; no temperature, since no row shows how sure the nets of all folds are together."""
+    """Recipes on the same folds; no scaling, since no row shows how sure the nets of all folds are together."""
     names, rows = members[0].class_names, align(members)[POOLED]
     fit = _rule_fitter(rule, weights)
     final, learns = fit(rows), rule == "stack" or weights == FIT
@@ -132,10 +132,10 @@ def _combine_recipes(
     return Ensemble([members[i] for i in kept], final, names, {POOLED: table}, fitted, notes)
 
 
-def _fit_beside(temperature: float | None, table: pd.DataFrame, names: list[str], operating_rule: str) -> Fitted:
+def _fit_beside(scaling: Scaling | None, table: pd.DataFrame, names: list[str], operating_rule: str) -> Fitted:
     """What goes with the members, chosen on the rows of a table."""
     questions = [Question("", names, {"val": table})]
-    return Fitted(temperature, describe_points(questions, operating_rule), describe_abstention(questions))
+    return Fitted(scaling, describe_points(questions, operating_rule), describe_abstention(questions))
 
 
 def cross_fit(rows: Rows, fit: FitRule) -> Floats:
@@ -196,8 +196,8 @@ def _drop_silent(members: int, rule: Rule) -> tuple[list[int], Rule]:
 
 
 def _tell(
-    rows: Rows, probs: Floats, class_names: list[str], part: str, name: str, temperature: float | None = None
+    rows: Rows, probs: Floats, class_names: list[str], part: str, name: str, scaling: Scaling | None = None
 ) -> pd.DataFrame:
     samples = rows.table.rename(columns={"target": "label"})
-    value = 1.0 if temperature is None else temperature
-    return make_predictions(samples, to_logits(probs), class_names, part, name, temperature=value)
+    chosen = UNSCALED if scaling is None else scaling
+    return make_predictions(samples, to_logits(probs), class_names, part, name, scaling=chosen)

@@ -29,6 +29,7 @@ from cxr.evaluation.report.page import write_report
 from cxr.inference.bundle import write_ensemble
 from cxr.inference.combine import Rule
 from cxr.inference.description import read_description
+from cxr.scaling import scaling_to_json
 
 OF_THE_DATA = ("seed", "hash_ids", "operating_point", "data", "paths")
 CONFIG, RECORD, DATA_REPORT = "config.yaml", "ensemble.yaml", "data_report.json"
@@ -55,7 +56,7 @@ def write_folder(ensemble: Ensemble, folder: Path) -> dict[str, float]:
     for name in shared_files(ensemble):
         shutil.copyfile(ensemble.members[0].runs[0] / name, folder / name)
     metrics = write_tables(ensemble.tables, ensemble.class_names, folder)
-    _add_numbers({"metrics": metrics, "temperature": ensemble.fitted.temperature}, folder)
+    _add_numbers({"metrics": metrics, **scaling_to_json(ensemble.fitted.scaling)}, folder)
     write_bundle(ensemble, folder / "bundle", {"run": folder.name, "metrics": metrics})
     if "test" in ensemble.tables:
         opening = make_opening(folder.name, hash_config(record), fingerprint, "auroc", metrics["test/auroc"])

@@ -13,17 +13,20 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq, root
+from scipy.optimize import brentq, minimize, root
 from scipy.special import expit, log_softmax, logit, softmax
 from scipy.stats import beta, rankdata
 
 from cxr.errors import DataError
 from cxr.evaluation.checks import BoolArray, FloatArray, IntArray, check_outcomes, check_probs
+from cxr.scaling import Scaling
 
 BINS = 10
 """Bins of the reliability curve and of the calibration error, so that the figure shows what the number sums."""
 
 TEMPERATURES = (0.05, 20.0)
+NEAR = 1e-3  # to a bound of these
+LEAST_OF_EACH = 20
 LEAST_PROB = 1e-12
 """What a probability of 0 counts as where its logarithm is asked for."""
 
@@ -41,26 +44,6 @@ class Recalibration:
     slope: float
     intercept: float
     in_the_large: float
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """A temperature fitted to one part of the split.
-
-    Attributes:
-        value: Logits are divided by it; above 1 it makes probabilities more moderate.
-        at_bound: Whether `value` is a bound of `TEMPERATURES` because there is no best one within: the classes are
-            perfectly separated (the lower bound), or the logits rank them no better than chance (the upper).
-        log_loss_before: Mean negative log likelihood of the rows it was fitted to, as they came.
-        log_loss_after: The same after the division.
-        n: Number of these rows.
-    """
-
-    value: float
-    at_bound: bool
-    log_loss_before: float
-    log_loss_after: float
-    n: int
 
 
 def calibration_metrics(target: ArrayLike, probs: ArrayLike, class_names: list[str]) -> dict[str, float]:
@@ -227,28 +210,46 @@ def recalibration(positive: ArrayLike, prob: ArrayLike) -> Recalibration:
     return Recalibration(slope, intercept, in_the_large)
 
 
-def fit_temperature(target: ArrayLike, logits: ArrayLike) -> Temperature:
-    """The temperature with the least log loss (Guo et al. 2017, "On calibration of modern neural networks").
+def fit_scaling(target: ArrayLike, logits: ArrayLike) -> Scaling | None:
+    """The scaling with the least log loss, to be fitted to validation alone and applied to test unchanged.
 
-    Fit it to validation alone and apply it to test unchanged. The log loss is convex in 1 / T, so its slope there has
-    one root, or none between the bounds.
+    With LEAST_OF_EACH rows of every class a temperature and a bias per class, which sum to 0 (Alexandari et al. 2020,
+    "Maximum likelihood with bias-corrected calibration is hard-to-beat at label shift adaptation"): nets that learned
+    from balanced batches, or from altered images, lean to one class. With fewer rows, or where the classes are told
+    apart perfectly, a temperature alone (Guo et al. 2017, "On calibration of modern neural networks").
 
     Args:
         target: (N,) class indices.
         logits: (N, K) logits.
 
+    Returns:
+        None where there is no best one: the classes are told apart perfectly, or no better than by chance.
+
     Raises:
         DataError: Shapes or values do not fit.
     """
     target, logits = _check_logits(target, logits)
-    value, at_bound = _best_temperature(target, logits)
-    before, after = _log_loss_of_logits(target, logits), _log_loss_of_logits(target, logits / value)
-    return Temperature(value, at_bound, before, after, len(target))
+    counts = np.bincount(target, minlength=logits.shape[1])
+    biased = _best_scaling(target, logits) if counts.min() >= LEAST_OF_EACH else None
+    return fit_temperature(target, logits) if biased is None else biased
 
 
-def apply_temperature(logits: ArrayLike, temperature: float) -> FloatArray:
-    """(N, K) probabilities of logits (N, K) divided by the temperature."""
-    return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1))
+def fit_temperature(target: ArrayLike, logits: ArrayLike) -> Scaling | None:
+    """The same without a bias. The log loss is convex in 1 / T, so its slope there has one root, or none in bounds.
+
+    Raises:
+        DataError: Shapes or values do not fit.
+    """
+    target, logits = _check_logits(target, logits)
+    right = logits[np.arange(len(target)), target]
+
+    def slope(inverse: float) -> float:
+        return float(((softmax(inverse * logits, axis=1) * logits).sum(axis=1) - right).mean())
+
+    least, most = TEMPERATURES
+    if slope(1 / least) <= 0 or slope(1 / most) >= 0:
+        return None
+    return Scaling(float(1 / brentq(slope, 1 / most, 1 / least, xtol=1e-12)))
 
 
 def name_recalibration(suffix: str) -> list[str]:
@@ -319,19 +320,21 @@ def _check_logits(target: ArrayLike, logits: ArrayLike) -> tuple[IntArray, Float
     return indices, values
 
 
-def _best_temperature(target: IntArray, logits: FloatArray) -> tuple[float, bool]:
-    right = logits[np.arange(len(target)), target]
+def _best_scaling(target: IntArray, logits: FloatArray) -> Scaling | None:
+    """The least of a log loss that is convex in 1 / T and the bias; None at a bound of T."""
+    outcomes = np.eye(logits.shape[1])[target]
 
-    def slope(inverse: float) -> float:
-        return float(((softmax(inverse * logits, axis=1) * logits).sum(axis=1) - right).mean())
+    def loss_and_gradient(point: FloatArray) -> tuple[float, FloatArray]:
+        scaled = point[0] * logits + point[1:]
+        excess = (softmax(scaled, axis=1) - outcomes) / len(target)
+        loss = -(log_softmax(scaled, axis=1) * outcomes).sum() / len(target)
+        return float(loss), np.array([(excess * logits).sum(), *excess.sum(axis=0)])
 
-    least, most = TEMPERATURES
-    if slope(1 / least) <= 0:
-        return least, True
-    if slope(1 / most) >= 0:
-        return most, True
-    return float(1 / brentq(slope, 1 / most, 1 / least, xtol=1e-12)), False
-
-
-def _log_loss_of_logits(target: IntArray, logits: FloatArray) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(target)), target].mean())
+    least, most = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    bounds = [(least, most), *[(None, None)] * logits.shape[1]]
+    start = np.array([1.0, *np.zeros(logits.shape[1])])
+    found = minimize(loss_and_gradient, start, jac=True, bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-9})
+    inverse, bias = found.x[0], found.x[1:] - found.x[1:].mean()
+    if not least * (1 + NEAR) < inverse < most * (1 - NEAR):
+        return None
+    return Scaling(float(1 / inverse), tuple(map(float, bias)))

@@ -43,7 +43,7 @@ def plot_reliability(target: ArrayLike, probs: Mapping[str, ArrayLike], class_na
 
     Args:
         target: (N,) class indices.
-        probs: Name -> (N, K) probabilities, one or two, for example before and after a temperature.
+        probs: Name -> (N, K) probabilities, one or two, for example before and after calibration.
         class_names: The K names in order.
     """
     figure = make_figure(6.6, 5.8)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from cxr.data.owner_lists import guard_formulas, unguard_formulas
 from cxr.errors import DataError
+from cxr.scaling import UNSCALED, Scaling
 
 IDENTITY = ("sample_id", "patient_id", "study_id", "run", "fold", "split", "target")
 SUBGROUPS = ("sex", "age", "view_position", "manufacturer", "source")
@@ -31,7 +32,7 @@ def make_predictions(
     split: str,
     run: str,
     fold: int | None = None,
-    temperature: float = 1.0,
+    scaling: Scaling = UNSCALED,
 ) -> pd.DataFrame:
     """The predictions table of one model on the rows of a samples table.
 
@@ -43,7 +44,7 @@ def make_predictions(
         split: Name of the part of the split: train, val or test.
         run: Name of the run that made the logits.
         fold: Fold of a cross-validation.
-        temperature: Probabilities are the softmax in float64 of the logits divided by it.
+        scaling: Makes probabilities of logits.
 
     Returns:
         N rows with the columns above; what is not known is null.
@@ -65,7 +66,9 @@ def make_predictions(
         "target": samples["label"].to_numpy(dtype=np.int64),
     }
     scores = {f"logit_{k}": logits[:, k] for k in range(len(class_names))}
-    scores |= {f"prob_{k}": column for k, column in enumerate(_softmax(logits / temperature).T)}
+    with np.errstate(invalid="ignore"):  # NaN and infinity are named with their rows by check_predictions
+        probs = scaling.to_probs(logits)
+    scores |= {f"prob_{k}": column for k, column in enumerate(probs.T)}
     subgroups = {name: samples[name].to_numpy() for name in SUBGROUPS if name in samples}
     predictions = typed(pd.DataFrame({**identity, **scores, **subgroups}))
     check_predictions(predictions, class_names)
@@ -229,12 +232,6 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     """Text as nullable text, fold as nullable integer and target as integer, however the table came about."""
     kinds = {name: "string" for name in _TEXT if name in table} | {"fold": "Int64", "target": "int64"}
     return table.astype(kinds)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # NaN and infinity are named with their rows by check_predictions
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _score_names(kind: str, num_classes: int) -> list[str]:

@@ -21,7 +21,7 @@ from torch import nn
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import InputContract, Preprocess
 from cxr.inference.combine import Rule
-from cxr.inference.description import described_answer, read_files, write_folder
+from cxr.inference.description import describe_scaling, described_answer, read_files, write_folder
 from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.opening import ENSEMBLE, MEMBERS, NET, open_bundle
 from cxr.inference.outliers import OutlierScorer
@@ -30,6 +30,7 @@ from cxr.inference.tensors import OUTLIERS, read_outliers, read_tensors
 from cxr.models.build import build_net, without_weights
 from cxr.models.views import SeveralViews
 from cxr.models.weights import load_into
+from cxr.scaling import Scaling
 
 MODEL = "model.safetensors"
 
@@ -39,13 +40,13 @@ class Fitted:
     """What was learnt beside the net.
 
     Attributes:
-        temperature: Fitted on validation; None where there is none, so that a probability is no frequency.
+        scaling: Fitted on validation; None where there is none, so that a probability is no frequency.
         operating_point: Chosen on validation; of a multi-label net target -> operating point.
         abstention: From which confidence on an answer is given, chosen on validation; None where none was chosen.
         outliers: Fitted on training images.
     """
 
-    temperature: float | None = None
+    scaling: Scaling | None = None
     operating_point: Mapping[str, Any] | None = None
     abstention: Mapping[str, Any] | None = None
     outliers: OutlierScorer | None = None
@@ -141,8 +142,7 @@ def describe_answer(
     return {
         "class_names": class_names,
         "multilabel": multilabel,
-        "temperature": 1.0 if fitted.temperature is None else fitted.temperature,
-        "calibrated": fitted.temperature is not None,
+        **describe_scaling(fitted.scaling),
         "operating_point": fitted.operating_point,
         "abstention": fitted.abstention,
         "extras": extras,

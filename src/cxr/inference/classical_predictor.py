@@ -18,6 +18,7 @@ from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.combine import to_logits
 from cxr.inference.description import (
     DESCRIPTION,
+    describe_scaling,
     described_answer,
     read_checked,
     read_description,
@@ -29,6 +30,7 @@ from cxr.inference.onnx_session import open_session
 from cxr.inference.opening import CLASSICAL, NET_OF_FEATURES
 from cxr.inference.outliers import judge_likeness
 from cxr.inference.predictor import Pixels, Predictor, Probs, Scores
+from cxr.scaling import Scaling
 
 MODEL = "model.onnx"
 INPUT, PROBS = "features", "probabilities"
@@ -85,7 +87,7 @@ def write_classical(
     class_names: list[str],
     extras: Mapping[str, Any],
     net: Path | None = None,
-    temperature: float | None = None,
+    scaling: Scaling | None = None,
     operating_point: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the bundle of a classical model, prove that it loads, and only then put it in place of an older one.
@@ -99,7 +101,7 @@ def write_classical(
         class_names: The K names in order.
         extras: Plain values about how it came about.
         net: The bundle of the features' net.
-        temperature: Fitted on predictions for images that the model was not trained on; None where it was not.
+        scaling: Fitted on predictions for images that the model was not trained on; None where it was not.
         operating_point: Chosen on such predictions.
 
     Raises:
@@ -116,8 +118,7 @@ def write_classical(
         "preprocess": features.preprocess.to_dict(),
         "class_names": class_names,
         "multilabel": False,
-        "temperature": 1.0 if temperature is None else temperature,
-        "calibrated": temperature is not None,
+        **describe_scaling(scaling),
         "operating_point": operating_point,
         "extras": extras,
     }

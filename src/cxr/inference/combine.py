@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr.errors import ConfigError
-from cxr.inference.probabilities import softmax
+from cxr.scaling import softmax
 
 Floats = npt.NDArray[np.float64]
 

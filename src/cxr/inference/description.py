@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxr.errors import ConfigError, WeightsError
+from cxr.scaling import UNSCALED, Scaling
 
 FORMAT = 1
 DESCRIPTION = "bundle.json"
@@ -119,22 +120,28 @@ def read_checked(folder: Path, name: str, description: Mapping[str, Any]) -> byt
 
 
 def described_answer(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What every `Predictor` is made with: class names, temperature and the like, checked.
+    """What every `Predictor` is made with: class names, scaling and the like, checked.
 
     Raises:
         KeyError: A value is missing.
         ValueError: A value cannot be.
     """
     multilabel = description["multilabel"] is True
+    names = _checked_names(description["class_names"], 1 if multilabel else 2)
     return {
-        "class_names": _checked_names(description["class_names"], 1 if multilabel else 2),
+        "class_names": names,
         "multilabel": multilabel,
-        "temperature": _checked_temperature(description["temperature"]),
+        "scaling": _checked_scaling(description, len(names)),
         "calibrated": description["calibrated"] is True,
         "operating_point": description["operating_point"],
         "abstention": description.get("abstention"),
         "extras": description["extras"],
     }
+
+
+def describe_scaling(scaling: Scaling | None) -> dict[str, Any]:
+    """What bundle.json says of a scaling; None where none was fitted."""
+    return {**(UNSCALED if scaling is None else scaling).to_dict(), "calibrated": scaling is not None}
 
 
 def _checked_names(names: Any, fewest: int) -> list[str]:
@@ -143,10 +150,11 @@ def _checked_names(names: Any, fewest: int) -> list[str]:
     return names
 
 
-def _checked_temperature(value: Any) -> float:
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"temperature {value!r}")
-    return float(value)
+def _checked_scaling(description: Mapping[str, Any], classes: int) -> Scaling:
+    scaling = Scaling.from_dict(description)
+    if scaling.bias is not None and len(scaling.bias) != classes:
+        raise ValueError(f"bias {scaling.bias!r}")
+    return scaling
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -1,4 +1,4 @@
-"""A predictor made of predictors, each with its own preprocessing and temperature. Knows nothing of files.
+"""A predictor made of predictors, each with its own preprocessing and scaling. Knows nothing of files.
 
 Members are asked with pixels, so that those of other sizes, normalisers or kinds each see what they were made for.
 """
@@ -18,7 +18,7 @@ from cxr.inference.predictor import Predictor, Scores
 class EnsemblePredictor(Predictor):
     """Images to probabilities by several predictors and a rule.
 
-    The temperature divides the logarithms of what the rule gives.
+    The scaling is of the logarithms of what the rule gives.
 
     Attributes:
         members: At least one, of one class per image.

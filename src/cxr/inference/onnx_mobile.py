@@ -64,7 +64,7 @@ def describe(predictor: OneNet) -> dict[str, Any]:
     return {
         "class_names": predictor.class_names,
         "multilabel": predictor.multilabel,
-        "temperature": predictor.temperature,
+        **predictor.scaling.to_dict(),
         "calibrated": predictor.calibrated,
         "operating_point": predictor.operating_point,
         "preprocess": predictor.preprocess.to_dict(),
@@ -81,12 +81,15 @@ def open_mobile(content: bytes) -> Callable[[Images], Probs]:
 
 
 def _answer_by_probabilities(graph: Any, predictor: OneNet) -> None:
-    """Put the temperature and the last function behind the logits; no embedding is given."""
+    """Put the scaling and the last function behind the logits; no embedding is given."""
     from onnx import helper, numpy_helper
 
-    temperature = np.array(predictor.temperature, dtype=np.float32)
-    graph.initializer.append(numpy_helper.from_array(temperature, "temperature"))
-    graph.node.append(helper.make_node("Div", [LOGITS, "temperature"], ["scaled_logits"]))
+    scaling = predictor.scaling
+    numbers = {"temperature": scaling.temperature, "bias": 0.0 if scaling.bias is None else scaling.bias}
+    for name, value in numbers.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+    graph.node.append(helper.make_node("Div", [LOGITS, "temperature"], ["divided_logits"]))
+    graph.node.append(helper.make_node("Add", ["divided_logits", "bias"], ["scaled_logits"]))
     last = "Sigmoid" if predictor.multilabel else "Softmax"  # over the last axis, that of the classes
     graph.node.append(helper.make_node(last, ["scaled_logits"], [PROBABILITIES]))
     kept = {one.name: one for one in graph.output}

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr.imaging.preprocess import Preprocess, Stored
-from cxr.inference.probabilities import expit, softmax
+from cxr.scaling import UNSCALED, Scaling, expit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +45,8 @@ class Predictor(ABC):
     Attributes:
         class_names: The K names in order.
         multilabel: Whether the K answers are independent of each other, or one class excludes the others.
-        temperature: Logits are divided by it.
-        calibrated: Whether the temperature was fitted; if not, a probability is no frequency.
+        scaling: Of its logits.
+        calibrated: Whether the scaling was fitted; if not, a probability is no frequency.
         operating_point: What evaluation chose: with two classes the point, else class or target -> point; None before.
         abstention: From which confidence on an answer is given, chosen on validation; None where it was not.
         extras: What the training run recorded, as plain values.
@@ -54,7 +54,7 @@ class Predictor(ABC):
 
     class_names: list[str]
     multilabel: bool = False
-    temperature: float = 1.0
+    scaling: Scaling = UNSCALED
     calibrated: bool = False
     operating_point: Mapping[str, Any] | None = None
     abstention: Mapping[str, Any] | None = None
@@ -120,8 +120,7 @@ class Predictor(ABC):
 
     def to_probs(self, logits: npt.NDArray[np.floating[Any]]) -> Probs:
         """(N, K) probabilities of logits (N, K), computed in float64."""
-        scaled = np.asarray(logits, dtype=np.float64) / self.temperature
-        return expit(scaled) if self.multilabel else softmax(scaled)
+        return expit(self.scaling.scale(logits)) if self.multilabel else self.scaling.to_probs(logits)
 
     def name(self, probs: Floats) -> str:
         """The answer of (K,) probabilities: the most probable class, or of independent ones all of at least 0.5."""

@@ -11,7 +11,7 @@ from cxr.models.weights import load_into, subtree
 
 
 def write_snapshot(bundle: Path, checkpoint: Path, folder: Path) -> None:
-    """Write the bundle of a checkpoint; it has no temperature, since that of the run belongs to another state.
+    """Write the bundle of a checkpoint; it has no scaling, since that of the run belongs to another state.
 
     Args:
         bundle: Of the run that kept the checkpoint.

@@ -39,7 +39,7 @@ class SeveralViews(Classifier):
     """A net asked about several views of each image; its answer is the mean of their probabilities.
 
     Probabilities are averaged, not logits: the mean of softmax, or with `multilabel` of each sigmoid. What is returned
-    are logits again, those whose softmax (or sigmoid) is that mean, so that temperatures and losses apply to them.
+    are logits again, those whose softmax (or sigmoid) is that mean, so that scaling and losses apply to them.
     Backbone and head are those of the net itself, and so are the names of its state.
 
     Args:

@@ -19,7 +19,7 @@ from cxr.data.image_store import StoredImages
 from cxr.data.samples import target_names
 from cxr.errors import ConfigError
 from cxr.evaluation.baselines import fit_baselines
-from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.calibration import fit_scaling, fit_temperature
 from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
@@ -33,6 +33,7 @@ from cxr.inference.outliers import fit_outliers
 from cxr.inference.saliency import make_maps
 from cxr.models.head import Classifier
 from cxr.models.views import SeveralViews
+from cxr.scaling import UNSCALED
 from cxr.training.assemble import Experiment
 from cxr.training.building import plain
 from cxr.training.datamodule import ChestDataModule
@@ -92,26 +93,26 @@ def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Questi
 
 
 def calibrate(questions: Mapping[str, Question], folder: RunFolder) -> None:
-    """Fit the temperature on the answers for validation, one for all targets."""
+    """Fit the scaling on the answers for validation; several targets share one temperature and have no bias."""
     target = np.concatenate([question.target.cpu().numpy() for question in questions.values()])
     logits = np.concatenate([question.logits.double().cpu().numpy() for question in questions.values()])
-    found = fit_temperature(target, logits)
-    if found.at_bound:
+    found = (fit_scaling if len(questions) == 1 else fit_temperature)(target, logits)
+    if found is None:
         log.warning(
-            "validation is told apart perfectly, or no better than by chance: no temperature is fitted, and "
+            "validation is told apart perfectly, or no better than by chance: nothing is fitted, and "
             "probabilities are as the net gives them"
         )
-    folder.write_temperature(None if found.at_bound else found.value)
+    folder.write_scaling(found)
 
 
 def tell(experiment: Experiment, question: Question, part: str, folder: RunFolder) -> pd.DataFrame:
     """The predictions table of one question."""
     rows = experiment.datamodule.parts[part].iloc[question.key.cpu().numpy()]
     samples = told_ids(rows.assign(label=question.target.cpu().numpy()), experiment.config)
-    temperature = folder.read_temperature()
+    scaling = folder.read_scaling()
     return make_predictions(
         samples, question.logits.double().cpu().numpy(), question.class_names, part, folder.root.name,
-        temperature=1.0 if temperature is None else temperature,
+        scaling=UNSCALED if scaling is None else scaling,
     )  # fmt: skip
 
 
@@ -127,11 +128,11 @@ def told_ids(samples: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
 
 
 def fit_beside(experiment: Experiment, folder: RunFolder) -> Fitted:
-    """What goes with the net: temperature, operating point, abstention, and what tells unlike images."""
+    """What goes with the net: scaling, operating point, abstention, and what tells unlike images."""
     outliers = fit_outliers(*(_batches(experiment.datamodule, part) for part in ("train", "val")))
     questions = read_questions(folder.root, ("val",))
     points = describe_points(questions, experiment.config.operating_point)
-    return Fitted(folder.read_temperature(), points, describe_abstention(questions), outliers)
+    return Fitted(folder.read_scaling(), points, describe_abstention(questions), outliers)
 
 
 def _batches(data: ChestDataModule, part: str) -> Iterator[StoredArray]:

@@ -24,6 +24,7 @@ from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import aggregate_by_study, has_studies, write_predictions
 from cxr.evaluation.report.collect import target_and_probs
 from cxr.evaluation.report.material import BASELINES
+from cxr.scaling import Scaling, scaling_to_json
 from cxr.training.summary import HEADLINES
 
 FOREIGN = "py.warnings"
@@ -185,14 +186,14 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         write_predictions(predictions, class_names, folder / f"{part}_{name}.csv")
 
-    def write_temperature(self, temperature: float | None) -> None:
-        """Note in metrics.json the temperature fitted on validation, or that there is none."""
-        write_json(json.loads(self.metrics.read_text()) | {"temperature": temperature}, self.metrics)
+    def write_scaling(self, scaling: Scaling | None) -> None:
+        """Note in metrics.json the scaling fitted on validation, or that there is none."""
+        write_json(json.loads(self.metrics.read_text()) | scaling_to_json(scaling), self.metrics)
 
-    def read_temperature(self) -> float | None:
-        """The temperature of `write_temperature`; None where none was fitted."""
-        found = json.loads(self.metrics.read_text()).get("temperature")
-        return None if found is None else float(found)
+    def read_scaling(self) -> Scaling | None:
+        """The scaling of `write_scaling`; None where none was fitted."""
+        found = json.loads(self.metrics.read_text())
+        return None if found.get("temperature") is None else Scaling.from_dict(found)
 
     def read_metrics(self) -> dict[str, float | None]:
         """The metrics of every part evaluated so far; None where one is not defined."""

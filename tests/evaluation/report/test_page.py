@@ -179,7 +179,7 @@ def test_names_are_escaped(run):
 def test_a_lone_table_says_what_it_leaves_out(tmp_path):
     write_predictions(make_part("test", 60, patients=False), NAMES, tmp_path / "test.csv")
     page = write_report(read_tables(tmp_path / "test.csv", None, None, None), tmp_path / "out", Options()).read_text()
-    assert "Without a validation table no temperature is fitted and no operating point chosen." in page
+    assert "Without a validation table no probabilities are calibrated and no operating point chosen." in page
     assert "60 of 60 images of test name no patient: each counts as one of its own." in page
     assert 'id="operating"' not in page
     assert 'id="training"' not in page
@@ -267,8 +267,8 @@ def test_a_separated_validation_is_not_calibrated(tmp_path):
     write_predictions(perfect, NAMES, tmp_path / "val.csv")
     write_predictions(make_part("test", 40), NAMES, tmp_path / "test.csv")
     report = collect(read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None), Options())
-    assert report["questions"][0]["temperature"] is None
-    assert any("No temperature was fitted" in sentence for sentence in report["omitted"])
+    assert report["questions"][0]["scaling"] is None
+    assert any("not calibrated" in sentence for sentence in report["omitted"])
     material = read_tables(tmp_path / "test.csv", tmp_path / "val.csv", None, None)
     page = write_report(material, tmp_path / "out", Options()).read_text()
     assert "No validation table" not in page
@@ -282,7 +282,7 @@ def test_what_is_not_defined_is_a_dash(tmp_path):
     assert "nan" not in texts(page)
 
 
-def test_one_temperature_of_all_targets_is_that_of_the_run(run):
+def test_one_scaling_of_all_targets_is_that_of_the_run(run):
     for path in run.glob("predictions_*"):
         path.unlink()
     for seed, target in enumerate(("effusion", "nodule")):
@@ -292,7 +292,7 @@ def test_one_temperature_of_all_targets_is_that_of_the_run(run):
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics | {"temperature": 1.5}))
     report = collect(read_run(run), Options())
-    assert [question["temperature"] for question in report["questions"]] == [1.5, 1.5]
+    assert [question["scaling"]["temperature"] for question in report["questions"]] == [1.5, 1.5]
 
 
 def test_calibration_is_also_that_of_the_probabilities_in_the_table(tmp_path):

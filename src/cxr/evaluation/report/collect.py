@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import DataError
-from cxr.evaluation.calibration import apply_temperature, fit_temperature, of_top_label
+from cxr.evaluation.calibration import fit_scaling, of_top_label
 from cxr.evaluation.ledger import count_openings
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.operating_point import (
@@ -38,6 +38,7 @@ from cxr.evaluation.statistics.calibration_intervals import bootstrap_calibratio
 from cxr.evaluation.statistics.intervals import Interval
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.evaluation.statistics.subgroups import UNDERDIAGNOSIS, measure_subgroups
+from cxr.scaling import UNSCALED, Scaling
 
 Report = dict[str, Any]
 
@@ -97,10 +98,10 @@ def collect(material: Material, options: Options) -> Report:
         DataError: A table cannot be measured.
     """
     omitted: list[str] = []
-    temperatures = [fitted_temperature(material, question) for question in material.questions]
+    scalings = [fitted_scaling(material, question) for question in material.questions]
     questions = [
-        _measure_question(question, temperature, options, omitted)
-        for question, temperature in zip(material.questions, temperatures, strict=True)
+        _measure_question(question, scaling, options, omitted)
+        for question, scaling in zip(material.questions, scalings, strict=True)
     ]
     return {
         "run": material.name,
@@ -198,37 +199,34 @@ def choose_abstention(question: Question) -> AbstentionPoint | None:
         return None
 
 
-def fitted_temperature(material: Material, question: Question) -> float | None:
-    """The temperature of the run, one for all its targets, else one fitted on validation; None where there is none."""
+def fitted_scaling(material: Material, question: Question) -> Scaling | None:
+    """The scaling of the run, one for all its targets, else one fitted on validation; None where there is none."""
     if "temperature" in material.metrics:
-        return material.metrics["temperature"]
+        return None if material.metrics["temperature"] is None else Scaling.from_dict(material.metrics)
     table = question.parts.get(VALIDATION)
-    if table is None:
-        return None
-    found = fit_temperature(*target_and_probs(table, "logit"))
-    return None if found.at_bound else found.value
+    return None if table is None else fit_scaling(*target_and_probs(table, "logit"))
 
 
-def name_probs(question: Question, part: str, temperature: float | None) -> dict[str, NDArray[np.float64]]:
-    """Name -> (N, K) probabilities: of the logits before and after the temperature, and the table's if others."""
+def name_probs(question: Question, part: str, scaling: Scaling | None) -> dict[str, NDArray[np.float64]]:
+    """Name -> (N, K) probabilities: of the logits before and after the scaling, and the table's if others."""
     _, logits = target_and_probs(question.parts[part], "logit")
     _, probs = target_and_probs(question.parts[part])
-    named = {"as the net gives them": apply_temperature(logits, 1.0)}
-    if temperature is not None:
-        named[f"temperature {temperature:.3g}"] = apply_temperature(logits, temperature)
+    named = {"as the net gives them": UNSCALED.to_probs(logits)}
+    if scaling is not None:
+        named["calibrated on validation"] = scaling.to_probs(logits)
     if not any(np.allclose(probs, known, rtol=0, atol=SUM_TOLERANCE) for known in named.values()):
         named["as the table gives them"] = probs
     return named
 
 
-def _measure_question(question: Question, temperature: float | None, options: Options, omitted: list[str]) -> Report:
-    omitted += _tell_omissions(question, temperature)
-    parts = [_measure_part(question, part, temperature, options, omitted) for part in question.parts]
+def _measure_question(question: Question, scaling: Scaling | None, options: Options, omitted: list[str]) -> Report:
+    omitted += _tell_omissions(question, scaling)
+    parts = [_measure_part(question, part, scaling, options, omitted) for part in question.parts]
     return {
         "name": question.name,
         "key": f"{question.name}_" if question.name else "",
         "class_names": question.class_names,
-        "temperature": temperature,
+        "scaling": None if scaling is None else scaling.to_dict(),
         "prevalence": options.prevalence,
         "headlines": HEADLINES,
         "study_headlines": STUDY_HEADLINES,
@@ -240,12 +238,12 @@ def _measure_question(question: Question, temperature: float | None, options: Op
     }
 
 
-def _tell_omissions(question: Question, temperature: float | None) -> Iterator[str]:
+def _tell_omissions(question: Question, scaling: Scaling | None) -> Iterator[str]:
     """What the tables of a question do not allow to say."""
     if VALIDATION not in question.parts:
-        yield "Without a validation table no temperature is fitted and no operating point chosen."
-    elif temperature is None:
-        yield "No temperature was fitted: validation is separated perfectly, or no better than chance."
+        yield "Without a validation table no probabilities are calibrated and no operating point chosen."
+    elif scaling is None:
+        yield "The probabilities are not calibrated: validation is separated perfectly, or no better than chance."
     for part, table in question.parts.items():
         unnamed = int(table["patient_id"].isna().sum())
         if unnamed:
@@ -258,7 +256,7 @@ def _tell_omissions(question: Question, temperature: float | None) -> Iterator[s
 
 
 def _measure_part(
-    question: Question, part: str, temperature: float | None, options: Options, omitted: list[str]
+    question: Question, part: str, scaling: Scaling | None, options: Options, omitted: list[str]
 ) -> Report:
     table = question.parts[part]
     target, _ = target_and_probs(table)
@@ -271,7 +269,7 @@ def _measure_part(
         "prevalence": float((target == 1).mean()) if len(question.class_names) == 2 else None,
         "metrics": _measure(table, question.class_names, options),
         "studies": _measure_studies(table, question.class_names, options),
-        "calibration": _measure_calibration(question, part, temperature, options) if part != "train" else [],
+        "calibration": _measure_calibration(question, part, scaling, options) if part != "train" else [],
         "selective": _measure_selective(question, part, options) if last else None,
         "subgroups": _measure_groups(question, part, options, omitted) if last else [],
         "baselines": _measure_baselines(question, part, options) if last else [],
@@ -295,12 +293,12 @@ def _measure_studies(table: pd.DataFrame, class_names: list[str], options: Optio
     return {"count": len(studies), "metrics": metrics | {"study_map": plain(score)}}
 
 
-def _measure_calibration(question: Question, part: str, temperature: float | None, options: Options) -> list[Report]:
+def _measure_calibration(question: Question, part: str, scaling: Scaling | None, options: Options) -> list[Report]:
     table, names = question.parts[part], question.class_names
     (target, _), groups = target_and_probs(table), patient_groups(table)
     found = {
         name: bootstrap_calibration(target, probs, groups, names, options.draws, options.seed)
-        for name, probs in name_probs(question, part, temperature).items()
+        for name, probs in name_probs(question, part, scaling).items()
     }
     return [{"name": name, **{key: plain(one) for key, one in numbers.items()}} for name, numbers in found.items()]
 

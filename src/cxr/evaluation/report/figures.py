@@ -14,6 +14,7 @@ from cxr.evaluation.figures_worth import (
 )
 from cxr.evaluation.report.collect import choose_abstention, choose_points, name_probs, target_and_probs
 from cxr.evaluation.report.material import Material, Question
+from cxr.scaling import Scaling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +54,8 @@ def _draw_worth(question: Question, numbers: dict[str, Any], rule: str) -> Itera
     """Calibration, scores, net benefit and abstention on the last part."""
     target, probs = target_and_probs(list(question.parts.values())[-1])
     stem = numbers["parts"][-1]["stem"]
-    named = name_probs(question, numbers["parts"][-1]["name"], numbers["temperature"])
+    scaling = None if numbers["scaling"] is None else Scaling.from_dict(numbers["scaling"])
+    named = name_probs(question, numbers["parts"][-1]["name"], scaling)
     names = shorten_names(question.class_names)
     yield f"{stem}_reliability", plot_reliability(target, named, names)
     yield f"{stem}_risk_coverage", plot_risk_coverage(target, probs, choose_abstention(question))

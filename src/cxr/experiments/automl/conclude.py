@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from cxr.data.cohort import fingerprint
 from cxr.ensemble.folder import OF_THE_DATA, RECORD
-from cxr.evaluation.calibration import fit_temperature
+from cxr.evaluation.calibration import fit_scaling
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
 from cxr.evaluation.report.collect import Options, describe_abstention, describe_points, target_and_probs
@@ -25,10 +25,11 @@ from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.experiments.automl.mixtures import Choice, Library, choose
 from cxr.experiments.automl.search import Race
-from cxr.experiments.automl.task import Probs, Task
+from cxr.experiments.automl.task import Task
 from cxr.experiments.sweep_records import replace_file
 from cxr.inference.bundle import Fitted, load_bundle, write_ensemble
 from cxr.inference.combine import to_logits
+from cxr.scaling import UNSCALED, scaling_to_json
 from cxr.training.building import plain
 from cxr.training.evaluate import OF_THIS_RUN
 from cxr.training.run_folder import RunFolder, write_json
@@ -73,18 +74,16 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
     """
     library, folder = read_library(race), RunFolder(race.folder)
     choice = choose(library, ensemble_size)
-    temperature = _calibrate(choice.probs[choice.strategy], race.task)
-    write_json(
-        {SEARCHED: len(library.names), "winner": describe(choice, library), "temperature": temperature}, folder.metrics
-    )
-    table = race.task.tabulate(
-        choice.probs[choice.strategy], folder.root.name, 1.0 if temperature is None else temperature
-    )
+    probs = choice.probs[choice.strategy]
+    scaling = fit_scaling(race.task.labels, to_logits(probs))
+    record = {SEARCHED: len(library.names), "winner": describe(choice, library), **scaling_to_json(scaling)}
+    write_json(record, folder.metrics)
+    table = race.task.tabulate(probs, folder.root.name, UNSCALED if scaling is None else scaling)
     _write_records(folder, config, describe(choice, library))
     metrics = folder.write_evaluation(table, race.task.class_names, "val")
     folder.write_metrics(metrics)
     questions = read_questions(folder.root, ("val",))
-    fitted = Fitted(temperature, describe_points(questions, config.operating_point), describe_abstention(questions))
+    fitted = Fitted(scaling, describe_points(questions, config.operating_point), describe_abstention(questions))
     _write_bundle(race, choice, library, fitted, metrics)
     if test is not None:
         metrics |= _open_test(race.task, folder, config, test)
@@ -116,12 +115,6 @@ def _write_records(folder: RunFolder, config: DictConfig, winner: Mapping[str, A
     kept = {"run_name": config.run_name, **{key: values[key] for key in OF_THE_DATA}}
     replace_file(folder.config, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
     replace_file(folder.root / RECORD, yaml.safe_dump(dict(winner), sort_keys=False, allow_unicode=True))
-
-
-def _calibrate(probs: Probs, task: Task) -> float | None:
-    """The temperature of out-of-fold probabilities; None where there is none to fit."""
-    found = fit_temperature(task.labels, to_logits(probs))
-    return None if found.at_bound else found.value
 
 
 def _write_bundle(race: Race, choice: Choice, library: Library, fitted: Fitted, metrics: Mapping[str, float]) -> None:

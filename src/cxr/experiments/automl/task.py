@@ -14,6 +14,7 @@ from cxr.evaluation.statistics.bootstrap import metric_intervals, resample_metri
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.experiments.plan import PlannedRun
 from cxr.inference.combine import to_logits
+from cxr.scaling import UNSCALED, Scaling
 
 Probs = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -64,10 +65,10 @@ class Task:
         found = metric_intervals(*of_rows, resample_metrics(*of_rows, names))
         return {name: (found[name].value, found[name].low, found[name].high) for name in names}
 
-    def tabulate(self, probs: Probs, run: str, temperature: float = 1.0) -> pd.DataFrame:
+    def tabulate(self, probs: Probs, run: str, scaling: Scaling = UNSCALED) -> pd.DataFrame:
         """The predictions table of out-of-fold probabilities (N, K), as part ``val``."""
         told = self.tell_ids(self.samples)
-        table = make_predictions(told, to_logits(probs), self.class_names, "val", run, temperature=temperature)
+        table = make_predictions(told, to_logits(probs), self.class_names, "val", run, scaling=scaling)
         return table.assign(fold=pd.array(self.folds, dtype="Int64"))
 
     def _known_ids(self) -> pd.DataFrame:
