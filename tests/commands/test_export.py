@@ -14,14 +14,15 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from cxr.cli import main
-from cxr.commands.export_images import read_told
+from cxr.commands.export_images import read_batches, read_told
 from cxr.commands.export_loss import check_parity, measure_loss
 from cxr.commands.run_images import read_config
 from cxr.entry import prepare_environment
-from cxr.errors import WeightsError
+from cxr.errors import DataError, WeightsError
 from cxr.evaluation.predictions import read_predictions
 from cxr.experiments.plan_run import run_plan
 from cxr.imaging.image import read_pixels
+from cxr.imaging.preprocess import Preprocess
 from cxr.inference.bundle import load_bundle
 from cxr.inference.engines import open_predictor
 from cxr.inference.ensemble_predictor import EnsemblePredictor
@@ -124,10 +125,10 @@ def test_the_file_for_phones_stands_alone(run, exported):
 def test_what_was_measured_is_printed(run, tmp_path, capsys):
     assert main(["export", str(run), "--int8", "--mobile", "--out", str(tmp_path / "new" / "bundle")]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in shown] == ["parity", "int8", "mobile", "bundle"]
+    assert [line.split(":")[0] for line in shown] == ["parity", "mobile", "int8", "bundle"]
     assert "of the run's own probabilities on " in shown[0]
-    assert "largest change of a probability" in shown[1]
-    assert " MB, on " in shown[2]
+    assert "largest change of a probability" in shown[2]
+    assert " MB, on " in shown[1]
     assert main(["export", str(run), "--out", str(tmp_path / "new" / "bundle")]) == 0
     assert set(described(tmp_path / "new" / "bundle")["export"]) == {"versions", "parity"}
     assert not (tmp_path / "new" / "bundle" / "model.int8.onnx").exists()
@@ -147,9 +148,14 @@ def test_other_predictions_stop_the_export_and_nothing_is_written(copy, capsys):
 
 @pytest.mark.slow
 def test_absent_images_are_told_with_the_remedy(copy, capsys, tmp_path):
-    message = told(capsys, copy, f"data.root={tmp_path}/nowhere")
+    message = told(capsys, copy, f"paths.cache_dir={tmp_path}/of_another_salt")
     assert "expected the images of the run" in message
     assert "name their folder by data.root=PATH" in message
+
+
+def test_an_image_that_is_gone_is_told_with_the_remedy(tmp_path):
+    with pytest.raises(DataError, match=r"expected the images of the run, .* by data.root=PATH .*gone\.png"):
+        list(read_batches([str(tmp_path / "gone.png")], [Preprocess()]))
 
 
 @pytest.mark.slow

@@ -153,11 +153,14 @@ def test_writing_again_replaces_the_bundle(bundle):
 
 
 def test_a_failed_write_keeps_the_old_bundle(bundle, monkeypatch):
-    def full_disk(*_args: object, **_options: object) -> None:
-        raise OSError(28, "No space left on device")
+    def write_until_full(path: Path, content: bytes) -> int:
+        if path.name == DESCRIPTION:
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
 
+    write_bytes = Path.write_bytes
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full_disk)
+        patch.setattr(Path, "write_bytes", write_until_full)
         with pytest.raises(OSError, match="No space left"):
             write(bundle, class_names=["a", "b", "c"])
     assert load_bundle(bundle).class_names == NAMES

@@ -88,12 +88,12 @@ def export(settings: Export) -> tuple[dict[str, Any], Path]:
         draft = Path(place) / "draft"
         write_exported(files, draft, {})
         measured: dict[str, Any] = {"parity": measure_parity(source, open_predictor(draft, ONNX))}
+        if settings.mobile:
+            files[MOBILE], measured["mobile"] = export_mobile(source, draft, files)
         if settings.int8:
             files = add_int8(files, partial(read_calibration, source))
             write_exported(files, draft, {})
             measured["int8"] = measure_int8(source, draft)
-        if settings.mobile:
-            files[MOBILE], measured["mobile"] = export_mobile(source, draft, files)
         write_exported(files, out, measured)
     return measured, out
 
@@ -213,7 +213,7 @@ def tell(measured: Mapping[str, Any]) -> Iterator[str]:
     parity = measured["parity"]
     said = "the run's own" if parity["against"] == PREDICTIONS else "torch's"
     yield f"parity: within {parity['largest']:.1g} of {said} probabilities on {parity['n']} {parity['images']} images"
-    for kind in ("int8", "mobile"):
+    for kind in ("mobile", "int8"):
         if kind in measured:
             yield f"{kind}: {_tell_loss(measured[kind])}"
 
