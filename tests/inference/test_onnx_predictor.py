@@ -22,6 +22,7 @@ from cxr.inference.onnx_bundle import find_nets, write_exported
 from cxr.inference.onnx_predictor import OnnxPredictor
 from cxr.inference.verdict import judge
 from cxr.models.build import build_net
+from cxr.scaling import Scaling
 
 NAMES = ["a", "b", "c"]
 NET = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
@@ -54,7 +55,7 @@ def expected_probs(weights=WEIGHTS, temperature=TEMPERATURE):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain") / "bundle"
-    fitted = Fitted(TEMPERATURE, None, {"rule": "risk <= 0.05", "threshold": 0.99})
+    fitted = Fitted(Scaling(TEMPERATURE), None, {"rule": "risk <= 0.05", "threshold": 0.99})
     write_bundle(folder, build_net(num_classes=3, **NET), NET, NAMES, PREPROCESS, {"run": "x"}, fitted=fitted)
     return folder
 

@@ -26,6 +26,7 @@ BINS = 10
 
 TEMPERATURES = (0.05, 20.0)
 NEAR = 1e-3  # to a bound of these
+SEPARATED = 1e-6  # log loss of classes that are told apart perfectly
 LEAST_OF_EACH = 20
 LEAST_PROB = 1e-12
 """What a probability of 0 counts as where its logarithm is asked for."""
@@ -321,7 +322,7 @@ def _check_logits(target: ArrayLike, logits: ArrayLike) -> tuple[IntArray, Float
 
 
 def _best_scaling(target: IntArray, logits: FloatArray) -> Scaling | None:
-    """The least of a log loss that is convex in 1 / T and the bias; None at a bound of T."""
+    """The least of a log loss that is convex in 1 / T and the bias; None at a bound of T, or where nothing is lost."""
     outcomes = np.eye(logits.shape[1])[target]
 
     def loss_and_gradient(point: FloatArray) -> tuple[float, FloatArray]:
@@ -335,6 +336,6 @@ def _best_scaling(target: IntArray, logits: FloatArray) -> Scaling | None:
     start = np.array([1.0, *np.zeros(logits.shape[1])])
     found = minimize(loss_and_gradient, start, jac=True, bounds=bounds, options={"ftol": 1e-15, "gtol": 1e-9})
     inverse, bias = found.x[0], found.x[1:] - found.x[1:].mean()
-    if not least * (1 + NEAR) < inverse < most * (1 - NEAR):
+    if found.fun < SEPARATED or not least * (1 + NEAR) < inverse < most * (1 - NEAR):
         return None
     return Scaling(float(1 / inverse), tuple(map(float, bias)))
