@@ -21,8 +21,9 @@ FLOORS = [
     ["experiments"],
     ["doctor", "entry"],
     ["compose"],
+    ["serving"],
     ["commands"],
-    ["cli", "serving"],
+    ["cli"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
