@@ -6,7 +6,7 @@ Python's `ipaddress` calls global changes with its version, and counts addresses
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
-from cxr.serving.refusal import RefusedError
+from cxr.serving.refusal import Refusal
 
 _CLOSED = tuple(
     ip_network(block)
@@ -49,14 +49,14 @@ def parse_addresses(texts: list[str]) -> list[IPv4Address | IPv6Address]:
     """The addresses that a resolver gave.
 
     Raises:
-        RefusedError: There are none, or one is no address.
+        Refusal: There are none, or one is no address.
     """
     try:
         addresses = [ip_address(text) for text in texts]
     except ValueError:
         addresses = []
     if not addresses:
-        raise RefusedError(
+        raise Refusal(
             422, "url_failed", "expected a host that can be found, but its name resolves to nothing; check it"
         )
     return addresses

@@ -18,7 +18,7 @@ import httpcore2
 
 from cxr.serving.addresses import is_public, parse_addresses
 from cxr.serving.hosts import AllowedHost, Place, check_url
-from cxr.serving.refusal import RefusedError
+from cxr.serving.refusal import Refusal
 
 MOST_BYTES = 100 * 2**20
 MOST_SECONDS = 10.0
@@ -68,13 +68,13 @@ async def fetch_image(
         network: What may be reached; public addresses where None.
 
     Raises:
-        RefusedError: The URL, a redirect or an address is not allowed, or the host does not give the content in time.
+        Refusal: The URL, a redirect or an address is not allowed, or the host does not give the content in time.
     """
     try:
         with anyio.fail_after(seconds):
             return await _follow(check_url(url, allowed), allowed, max_bytes, Network() if network is None else network)
     except TimeoutError:
-        raise RefusedError(
+        raise Refusal(
             422,
             "url_timeout",
             f"expected the image within {seconds:g} s, got no end of it; send the file itself instead",
@@ -121,7 +121,7 @@ async def _read(response: httpcore2.Response, max_bytes: int) -> bytes:
     async for chunk in response.aiter_stream():
         content += chunk
         if len(content) > max_bytes:
-            raise RefusedError(
+            raise Refusal(
                 413, "too_large", f"expected an image of at most {max_bytes} bytes, got more; send a smaller one"
             )
     return bytes(content)
@@ -144,7 +144,7 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         addresses = parse_addresses(await self.network.resolve(host, port))
         if not all(self.network.permits(address) for address in addresses):
-            raise RefusedError(
+            raise Refusal(
                 403, "url_not_allowed", "expected a host with public addresses alone, got another; send the file itself"
             )
         for address in addresses[:-1]:
@@ -155,5 +155,5 @@ class _CheckedBackend(httpcore2.AsyncNetworkBackend):
         return await self.plain.connect_tcp(str(addresses[-1]), port, timeout, local_address, socket_options)
 
 
-def _failed(sentence: str) -> RefusedError:
-    return RefusedError(422, "url_failed", f"expected {sentence}; check the URL, or send the file itself")
+def _failed(sentence: str) -> Refusal:
+    return Refusal(422, "url_failed", f"expected {sentence}; check the URL, or send the file itself")

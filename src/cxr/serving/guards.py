@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from cxr.errors import ConfigError
 from cxr.serving.keys import KeyRing, Rings
 from cxr.serving.rate import RateLimiter
-from cxr.serving.refusal import RefusedError, try_later
+from cxr.serving.refusal import Refusal, try_later
 from cxr.serving.sessions import Session, Sessions
 
 CSRF_HEADER = "X-CSRF-Token"
@@ -57,7 +57,7 @@ class Gate:
         """Who asks, where they may.
 
         Raises:
-            RefusedError: 401 without a valid key or session, 403 without the CSRF token, 429 where it is too often.
+            Refusal: 401 without a valid key or session, 403 without the CSRF token, 429 where it is too often.
         """
         visitor = self._recognise(request)
         name = client_of(request) if visitor.key_id == ANYBODY else visitor.key_id
@@ -72,7 +72,7 @@ class Gate:
             key: What was typed.
 
         Raises:
-            RefusedError: 401 where it is no valid key, 403 where another site sent the form, 429 where it is too often.
+            Refusal: 401 where it is no valid key, 403 where another site sent the form, 429 where it is too often.
         """
         check_same_site(request)
         return self.sessions.start(self._key_id_of(request, key.strip()))
@@ -86,11 +86,11 @@ class Gate:
         """Refuse a request that changes something unless our own page sent it.
 
         Raises:
-            RefusedError: 403 without the session's token.
+            Refusal: 403 without the session's token.
         """
         token = request.headers.get(CSRF_HEADER, "")
         if request.method not in _READING and not self.sessions.is_csrf_token(token, session):
-            raise RefusedError(
+            raise Refusal(
                 403,
                 "csrf",
                 f"expected the header {CSRF_HEADER} of this session, got none or another; load the page again",
@@ -129,7 +129,7 @@ async def require_key(request: Request) -> Visitor:
     """Who asks, where they may: a dependency, for routes that read no body (FastAPI reads it before dependencies).
 
     Raises:
-        RefusedError: As of `Gate.admit`.
+        Refusal: As of `Gate.admit`.
     """
     gate: Gate = request.app.state.gate
     return gate.admit(request)
@@ -170,7 +170,7 @@ def check_same_site(request: Request) -> None:
     Sec-Fetch-Site is what browsers say by https and on this machine, Origin what they say else.
 
     Raises:
-        RefusedError: 403.
+        Refusal: 403.
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
@@ -179,9 +179,7 @@ def check_same_site(request: Request) -> None:
     else:
         own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not own:
-        raise RefusedError(
-            403, "csrf", "expected a form of this server's own page, got one of another site; sign in there"
-        )
+        raise Refusal(403, "csrf", "expected a form of this server's own page, got one of another site; sign in there")
 
 
 def is_https(request: Request) -> bool:
@@ -208,6 +206,6 @@ def _check_rate(seconds: float, what: str) -> None:
         )
 
 
-def _unauthorized(got: str) -> RefusedError:
+def _unauthorized(got: str) -> Refusal:
     message = f"expected a valid key in the header X-API-Key or Authorization: Bearer, got {got}; ask the operator"
-    return RefusedError(401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="cxr"'})
+    return Refusal(401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="cxr"'})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxr.errors import ConfigError
-from cxr.serving.refusal import RefusedError
+from cxr.serving.refusal import Refusal
 
 MOST_CHARACTERS = 2048
 PORTS = {"https": 443, "http": 80}
@@ -84,7 +84,7 @@ def check_url(url: str, allowed: Sequence[AllowedHost]) -> Place:
     """Take a URL apart and hold it against the allow-list.
 
     Raises:
-        RefusedError: It is no plain URL, its host is a numeric address, or it is not allowed.
+        Refusal: It is no plain URL, its host is a numeric address, or it is not allowed.
     """
     parts = _match_url(url)
     scheme, authority = parts["scheme"].lower(), parts["authority"]
@@ -149,5 +149,5 @@ def _or_empty(text: str | None, usual: str = "") -> str:
     return usual if text is None else text
 
 
-def _refused(sentence: str) -> RefusedError:
-    return RefusedError(403, "url_not_allowed", f"expected {sentence}; send the file itself instead")
+def _refused(sentence: str) -> Refusal:
+    return Refusal(403, "url_not_allowed", f"expected {sentence}; send the file itself instead")

@@ -37,7 +37,7 @@ class Key:
     @classmethod
     def of(cls, text: str) -> "Key":
         """What is to be known of the key `text`."""
-        content = text.encode("utf-8", "surrogateescape")
+        content = text.encode("utf-8", "surrogatepass")
         identity = hashlib.blake2b(content, digest_size=8, person=b"cxr key id").hexdigest()
         return cls(identity, hashlib.sha256(content).hexdigest())
 
@@ -82,7 +82,7 @@ def open_keys(path: Path, environment: Mapping[str, str] = os.environ) -> tuple[
         What gives the valid keys, and the new key where one was made: show it once, it is stored nowhere.
 
     Raises:
-        ConfigError: A key is too easy to guess, there are too many, or the file cannot be used.
+        ConfigError: A key is too easy to guess, there are too many, or the file cannot be used or written.
     """
     if VARIABLE in environment:
         ring = read_variable(environment[VARIABLE])
@@ -119,7 +119,7 @@ def rotate_keys(path: Path) -> str:
         The new key: show it once, it is stored nowhere.
 
     Raises:
-        ConfigError: The file cannot be used.
+        ConfigError: The file cannot be used or written.
     """
     old = read_keys(path).keys if path.exists() else ()
     text = make_key()
@@ -193,6 +193,11 @@ def _write_keys(path: Path, ring: KeyRing) -> None:
     """Put a file that only its owner can read in place of the old one, whole or not at all."""
     values = {"format": FORMAT, "keys": [{"id": key.key_id, "sha256": key.digest} for key in ring.keys]}
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    part.touch(mode=0o600, exist_ok=False)
-    part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        part.touch(mode=0o600, exist_ok=False)
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"expected to write the key file {path}, got {type(error).__name__}; make its folder writable"
+        ) from error

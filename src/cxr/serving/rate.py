@@ -9,6 +9,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_ROUNDING = 1e-6
+"""What sums of times lose: who waited as long as told is not sent away for a millionth of a token."""
+
 
 @dataclass
 class _Bucket:
@@ -46,8 +49,8 @@ class RateLimiter:
             0 where there was one; else the seconds until there will be, and none is taken.
         """
         bucket = self._filled(name)
-        if bucket.tokens >= 1:
-            bucket.tokens -= 1
+        if bucket.tokens >= 1 - _ROUNDING:
+            bucket.tokens = max(0.0, bucket.tokens - 1)
             return 0.0
         return (1 - bucket.tokens) / self.per_second
 

@@ -10,7 +10,7 @@ from starlette.types import Scope
 from cxr.errors import CxrError
 
 
-class RefusedError(CxrError):
+class Refusal(CxrError):  # noqa: N818 - not every refusal is an error
     """A request that is not carried out, through no fault of the server.
 
     Attributes:
@@ -25,12 +25,12 @@ class RefusedError(CxrError):
         self.headers = {} if headers is None else dict(headers)
 
 
-def try_later(status: int, code: str, message: str, seconds: float) -> RefusedError:
+def try_later(status: int, code: str, message: str, seconds: float) -> Refusal:
     """A refusal that ends: after `seconds`, told in whole ones, at least one (RFC 9110, 10.2.3)."""
-    return RefusedError(status, code, message, {"Retry-After": str(max(1, math.ceil(seconds)))})
+    return Refusal(status, code, message, {"Retry-After": str(max(1, math.ceil(seconds)))})
 
 
-def to_response(refusal: RefusedError, scope: Scope) -> JSONResponse:
+def to_response(refusal: Refusal, scope: Scope) -> JSONResponse:
     """The answer to a refused request: error code and sentence, and the request's id."""
     body = {
         "error": {"code": refusal.code, "message": str(refusal)},
@@ -40,6 +40,6 @@ def to_response(refusal: RefusedError, scope: Scope) -> JSONResponse:
 
 
 async def answer_refusal(request: Request, error: Exception) -> JSONResponse:
-    """The exception handler of `RefusedError`."""
-    assert isinstance(error, RefusedError)
+    """The exception handler of `Refusal`."""
+    assert isinstance(error, Refusal)
     return to_response(error, request.scope)

@@ -3,9 +3,9 @@
 Any worker process that has the secret reads the cookies of all others, and nothing is kept of a session: signing out
 deletes the cookie in the browser, and a copy of it ends by time, or with its key. Knows nothing of routes.
 
-Two cookies are set. The session cookie is hidden from scripts. The other one the page's script reads and sends back in
-the header X-CSRF-Token; it is made of the session and the secret, so another site can neither read nor invent it
-(OWASP, Cross-Site Request Forgery Prevention, "signed double submit").
+Scripts cannot read the cookie. What the page's script sends beside it in the header X-CSRF-Token stands in the page; it
+is made of the session and the secret, so another site can neither read nor invent it (OWASP, Cross-Site Request Forgery
+Prevention, "HMAC-based token").
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from cxr.errors import ConfigError
 
-SESSION, CSRF = "cxr_session", "cxr_csrf"
+COOKIE = "cxr_session"
 FEWEST_CHARACTERS = 32
 RENEW_SECONDS = 60
 
@@ -83,7 +83,7 @@ class Sessions:
             https: Whether it came by https.
         """
         try:
-            session = Session(**self.serializer.loads(cookies[_named(SESSION, https)]))
+            session = Session(**self.serializer.loads(cookies[_cookie_name(https)]))
         except (KeyError, TypeError, BadData):
             return None
         now = self.clock()
@@ -95,29 +95,24 @@ class Sessions:
 
     def is_csrf_token(self, token: str, session: Session) -> bool:
         """Whether `token` is that of the session, in a time that tells nothing."""
-        return hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self.csrf_token(session).encode())
+        return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self.csrf_token(session).encode())
 
     def write(self, response: Response, session: Session, https: bool) -> None:
-        """Set both cookies."""
+        """Set the cookie."""
         content = str(self.serializer.dumps(asdict(session)))
-        self._set_cookie(response, SESSION, content, https, hidden=True)
-        self._set_cookie(response, CSRF, self.csrf_token(session), https, hidden=False)
+        response.set_cookie(
+            _cookie_name(https), content, self.idle_seconds, secure=https, httponly=True, samesite="strict"
+        )
 
     def renew(self, response: Response, session: Session, https: bool) -> None:
-        """Let the session go on: sets the cookies again where they are older than a minute."""
+        """Let the session go on: sets the cookie again where it is older than a minute."""
         now = int(self.clock())
         if now - session.seen >= RENEW_SECONDS:
             self.write(response, replace(session, seen=now), https)
 
     def clear(self, response: Response, https: bool) -> None:
-        """Delete both cookies."""
-        for name in (SESSION, CSRF):
-            response.delete_cookie(_named(name, https), secure=https, httponly=name == SESSION, samesite="strict")
-
-    def _set_cookie(self, response: Response, name: str, content: str, https: bool, hidden: bool) -> None:
-        response.set_cookie(
-            _named(name, https), content, self.idle_seconds, secure=https, httponly=hidden, samesite="strict"
-        )
+        """Delete the cookie."""
+        response.delete_cookie(_cookie_name(https), secure=https, httponly=True, samesite="strict")
 
 
 def make_secret() -> str:
@@ -125,6 +120,6 @@ def make_secret() -> str:
     return secrets.token_hex(32)
 
 
-def _named(name: str, https: bool) -> str:
+def _cookie_name(https: bool) -> str:
     """A browser takes ``__Host-`` cookies by https from this very host alone: no neighbour plants one (RFC 6265bis)."""
-    return f"__Host-{name}" if https else name
+    return f"__Host-{COOKIE}" if https else COOKIE

@@ -16,11 +16,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr.errors import ConfigError
-from cxr.serving.refusal import RefusedError, answer_refusal, to_response
+from cxr.serving.refusal import Refusal, answer_refusal, to_response
 from cxr.serving.silence import tell
 
 _FOREIGN_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""What is taken over of a client or proxy: a random number as nginx writes it, or a UUID. A freer form can spell names."""
+"""What is taken over of a client or proxy: a random number as nginx writes it, or a UUID. Freer forms spell names."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -43,7 +43,7 @@ SECURITY_HEADERS = {
 
 
 def wrap(app: FastAPI, max_body_bytes: int, origins: Sequence[str] = ()) -> None:
-    """Put all of this around an app, and let it answer a `RefusedError`.
+    """Put all of this around an app, and let it answer a `Refusal`.
 
     Args:
         app: Whose routes.
@@ -53,7 +53,7 @@ def wrap(app: FastAPI, max_body_bytes: int, origins: Sequence[str] = ()) -> None
     Raises:
         ConfigError: An origin is not the plain origin of one site.
     """
-    app.add_exception_handler(RefusedError, answer_refusal)
+    app.add_exception_handler(Refusal, answer_refusal)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     if origins:
         app.add_middleware(
@@ -63,8 +63,8 @@ def wrap(app: FastAPI, max_body_bytes: int, origins: Sequence[str] = ()) -> None
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)
+    app.add_middleware(SecurityHeaders)
 
 
 class RequestLog:
@@ -176,7 +176,7 @@ class BodyLimit:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Whatever the app made of the error; the rest of the body is not read, so the connection ends."""
         message = f"expected a request of at most {self.max_bytes} bytes, got more; send fewer or smaller images"
-        refusal = RefusedError(413, "too_large", message, {"Connection": "close"})
+        refusal = Refusal(413, "too_large", message, {"Connection": "close"})
         await to_response(refusal, scope)(scope, receive, send)
 
 
@@ -199,8 +199,8 @@ def _declared(headers: Headers) -> int:
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
 
 
-def _unexpected() -> RefusedError:
-    return RefusedError(500, "internal", "expected to answer, but the server failed; tell its operator the request id")
+def _unexpected() -> Refusal:
+    return Refusal(500, "internal", "expected to answer, but the server failed; tell its operator the request id")
 
 
 def _check_origin(origin: str) -> str:
