@@ -1,4 +1,5 @@
 import base64
+import itertools
 import json
 
 import numpy as np
@@ -23,7 +24,7 @@ def encode(files, field="files") -> bytes:
 def parse(content: bytes, cuts=(), most=9) -> list[bytes]:
     form = Form(b"abc", most)
     places = [0, *sorted(cuts), len(content)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         form.write(content[start:end])
     return form.finish()
 

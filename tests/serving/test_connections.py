@@ -5,8 +5,7 @@ import time
 import pytest
 import uvicorn
 
-from cxr.serving import connections
-from cxr.serving.connections import bounded_connection
+from cxr.serving.connections import BoundedConfig
 from cxr.serving.settings import Limits
 
 BYTES = 40_000_000
@@ -27,19 +26,17 @@ async def app(scope, receive, send):
 @pytest.fixture(scope="module")
 def address():
     """A server that is patient for a fifth of a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connections, "SECONDS_TO_READ", 0.2)
-        kind = bounded_connection(Limits())
-        kind.header_seconds = kind.exchange_seconds = 0.2
-        config = uvicorn.Config(app, port=0, http=kind, lifespan="off", log_config=None, ws="none", timeout_keep_alive=60)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield server.servers[0].sockets[0].getsockname()[:2]
-        server.should_exit = True
-        thread.join()
+    more = {"port": 0, "lifespan": "off", "log_config": None, "ws": "none", "timeout_keep_alive": 60}
+    config = BoundedConfig(lambda: app, Limits(), **more)
+    config.header_seconds = config.exchange_seconds = config.read_seconds = 0.2
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[:2]
+    server.should_exit = True
+    thread.join()
 
 
 def read_all(connection) -> bytes:
@@ -72,6 +69,11 @@ def test_who_asks_and_reads_is_answered_then_let_go(address):
     with socket.create_connection(address) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
         assert read_all(connection).count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_limits_are_those_of_the_settings():
+    config = BoundedConfig(lambda: app, Limits(seconds=20, header_seconds=5))
+    assert (config.header_seconds, config.exchange_seconds) == (5, 50)
 
 
 def test_who_never_reads_is_let_go(address):

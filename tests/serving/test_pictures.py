@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cxr.errors import ConfigError
 from cxr.imaging.resize import resize
+from cxr.inference.engines import open_predictor
 from cxr.inference.intake import Intake
-from cxr.serving.pictures import SHOWN, _colour, _to_url, draw_image, shown_shape
+from cxr.inference.net_shares import NetShare
+from cxr.serving.pictures import SHOWN, _colour, _to_url, draw_image, draw_map, shown_shape
 
 
 def read_url(url):
@@ -39,3 +42,27 @@ def test_a_map_is_transparent_where_nothing_speaks_for_the_class():
     red, green, blue = (int(value) for value in found[0, 2, :3])
     assert red > blue
     assert green > blue
+
+
+def test_a_model_without_nets_has_no_map(bundle, monkeypatch):
+    monkeypatch.setattr("cxr.inference.net_shares.find_nets", lambda *_: [])
+    predictor = open_predictor(bundle)
+    intake = Intake(tuple(one.store(np.eye(9, dtype=np.float32)) for one in predictor.preprocesses), (9, 9), "pa")
+    with pytest.raises(ConfigError, match="expected a model with nets in torch"):
+        draw_map(predictor, intake, 0)
+
+
+@pytest.mark.slow
+def test_maps_of_several_nets_are_averaged_by_their_shares(bundle, monkeypatch):
+    predictor = open_predictor(bundle)
+    maps = {0.2: np.zeros((1, 32, 48), np.float32), 0.8: np.zeros((1, 32, 48), np.float32)}
+    maps[0.2][0, :, :24], maps[0.8][0, :, 24:] = 1, 1
+    shares = [NetShare(predictor, share, 0) for share in maps]
+    monkeypatch.setattr("cxr.inference.net_shares.find_nets", lambda *_: shares)
+    drawn = iter(maps.values())
+    monkeypatch.setattr("cxr.inference.saliency.make_maps", lambda *_: next(drawn))
+    intake = Intake(
+        tuple(one.store(np.eye(32, 48, dtype=np.float32)) for one in predictor.preprocesses), (32, 48), "pa"
+    )
+    alpha = read_url(draw_map(predictor, intake, 0))[..., 3]
+    assert (alpha[0, 0], alpha[0, -1]) == (45, 178)

@@ -200,9 +200,7 @@ class Form:
 
     def _end_headers(self) -> None:
         if self._name != FILES.encode():
-            raise Refusal(
-                400, "bad_request", f"expected only fields '{FILES}' in the form, got another; leave it out"
-            )
+            raise Refusal(400, "bad_request", f"expected only fields '{FILES}' in the form, got another; leave it out")
         if len(self._files) == self._most:
             raise _too_many(self._most)
         self._files.append(bytearray())
@@ -215,15 +213,11 @@ class Form:
 
 
 def _broken_form(got: str) -> Refusal:
-    return Refusal(
-        400, "bad_request", f"expected a form with parts and a boundary, got {got}; let a library make it"
-    )
+    return Refusal(400, "bad_request", f"expected a form with parts and a boundary, got {got}; let a library make it")
 
 
 def _too_many(most: int) -> Refusal:
-    return Refusal(
-        413, "too_large", f"expected at most {most} images in a request, got more; send several requests"
-    )
+    return Refusal(413, "too_large", f"expected at most {most} images in a request, got more; send several requests")
 
 
 def read_json(content: bytes, limits: Limits) -> list[Given] | str:

@@ -4,18 +4,20 @@ Knows nothing of HTTP or of files. Imports torch only to make maps.
 """
 
 import base64
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from cxr.errors import ConfigError
-from cxr.imaging.preprocess import Preprocess
+from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.imaging.resize import undo_fit
 from cxr.inference.intake import Intake
 from cxr.inference.predictor import Predictor
+
+if TYPE_CHECKING:
+    from cxr.inference.net_shares import NetShare
 
 LONGER_SIDE = 1024
 SHOWN = Preprocess(size=(LONGER_SIDE, LONGER_SIDE), normalizer="unit", aspect="pad")
@@ -46,7 +48,8 @@ def draw_image(intake: Intake) -> str:
 def draw_map(predictor: Predictor, intake: Intake, label: int) -> str:
     """What speaks for a class, as a transparent PNG of the proportions of the image.
 
-    Grad-CAM, and where a net has no map to read, occlusion; see `cxr.inference.saliency`.
+    Grad-CAM, and where a net keeps no map of the image, occlusion; see `cxr.inference.saliency`. Of several nets the
+    mean by their shares.
 
     Args:
         predictor: Its nets run in torch.
@@ -57,20 +60,32 @@ def draw_map(predictor: Predictor, intake: Intake, label: int) -> str:
         A data URL.
 
     Raises:
-        ConfigError: The predictor has no net.
+        ConfigError: It has none.
     """
-    from cxr.explanation.pictures import Pictures, frame_of, make_mean_maps
+    from cxr.inference.net_shares import find_nets
+
+    stored = dict(zip(predictor.preprocesses, intake.stored, strict=False))
+    shape = shown_shape(intake.shape)
+    whole = np.zeros(shape, np.float32)
+    nets = find_nets(predictor, label)
+    for one in nets:
+        own = one.net.preprocess
+        whole += np.float32(one.share) * undo_fit(_make_map(one, stored[own][None]), shape, own.aspect)
+    if not nets:
+        raise ConfigError(
+            "expected a model with nets in torch, got one without; take the engine torch, or another model"
+        )
+    highest = whole.max()
+    return _to_url(_colour(whole / highest if highest > 0 else whole))
+
+
+def _make_map(one: "NetShare", stored: Stored) -> npt.NDArray[np.float32]:
     from cxr.inference.saliency import make_maps
 
-    stored = {one: image[None] for one, image in zip(predictor.preprocesses, intake.stored, strict=False)}
-    frame = frame_of(predictor)
-    pictures = Pictures([intake.shape], stored, [None], np.empty((1, 0)))
-    labels = np.array([label])
     try:
-        maps = make_mean_maps(predictor, partial(make_maps, method="gradcam"), pictures, labels)
-    except ConfigError:
-        maps = make_mean_maps(predictor, partial(make_maps, method="occlusion"), pictures, labels)
-    return _to_url(_colour(undo_fit(maps[0], shown_shape(intake.shape), frame.aspect)))
+        return make_maps(one.net, stored, [one.label], "gradcam")[0]
+    except ConfigError:  # a transformer
+        return make_maps(one.net, stored, [one.label], "occlusion")[0]
 
 
 def _colour(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

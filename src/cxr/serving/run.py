@@ -15,12 +15,11 @@ from threading import Thread
 
 from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
-from uvicorn import Config
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from cxr.errors import ConfigError
-from cxr.serving.connections import bounded_connection
+from cxr.serving.connections import BoundedConfig
 from cxr.serving.measures import FOLDER
 from cxr.serving.settings import Settings
 from cxr.serving.silence import set_up_logging
@@ -50,13 +49,12 @@ def serve(settings: Settings, tell: Callable[[str], object]) -> None:
         raise ConfigError("expected workers that start, but one did not; see what it said above")
 
 
-def make_config(settings: Settings) -> Config:
+def make_config(settings: Settings) -> BoundedConfig:
     """What uvicorn is told."""
-    return Config(
+    return BoundedConfig(
         partial(make_worker_app, settings),
-        factory=True,
+        settings.limits,
         workers=settings.workers,
-        http=bounded_connection(settings.limits),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -78,9 +78,7 @@ class Service:
         seconds = self.settings.limits.seconds
         end = asyncio.get_running_loop().time() + seconds
         with self._memory.lend() as loan:
-            with _refuse_late(
-                Refusal(408, "slow", f"expected the whole request in {seconds} s; send fewer images")
-            ):
+            with _refuse_late(Refusal(408, "slow", f"expected the whole request in {seconds} s; send fewer images")):
                 async with asyncio.timeout_at(end):
                     found = await read(request, self.settings.limits, loan)
             given = await self._fetch(found) if isinstance(found, str) else found
@@ -119,7 +117,7 @@ class Service:
             scores = await self._batcher.score(intake.stored[:-1])
             label = names[int(scores.probs[0].argmax())]
         try:
-            overlay = await self._draw(lambda: draw_map(self._explained, intake, names.index(label)))
+            overlay = await self._draw(self._draw_map, intake, names.index(label))
         except ConfigError:
             raise Refusal(
                 422, "no_map", "expected a model with a net to look into, this one has none; use POST /v1/predict"
@@ -182,16 +180,16 @@ class Service:
         self._waiting += change
         self.measures.waiting.inc(change)
 
-    @cached_property
-    def _explained(self) -> Predictor:
-        """The model with nets in torch, which maps are made with; used by the drawing thread alone."""
-        from cxr.explanation.pictures import nets_of
-
+    def _draw_map(self, intake: Intake, label: int) -> str:
         try:
-            nets_of(self.predictor)
+            return draw_map(self.predictor, intake, label)
         except ConfigError:
-            return open_predictor(self.settings.bundle, TORCH)
-        return self.predictor
+            return draw_map(self._in_torch, intake, label)
+
+    @cached_property
+    def _in_torch(self) -> Predictor:
+        """The model with nets that can be looked into; opened by the drawing thread when it is first needed."""
+        return open_predictor(self.settings.bundle, TORCH)
 
 
 def _open(settings: Settings) -> Predictor:
