@@ -47,9 +47,8 @@ class Running:
         return (self.client if client is None else client).post("/v1/predict", files=fields)
 
     def workers(self):
-        """The worker processes: those that listen, but for the one that supervises."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        """The ids of the worker processes."""
+        return {child.pid for child in psutil.Process(self.process.pid).children() if _is_worker(child)}
 
     def stop(self, sent=signal.SIGTERM):
         if self.process.poll() is None:
@@ -57,6 +56,11 @@ class Running:
         code = self.process.wait(SECONDS)
         self.client.close()
         return code
+
+
+def _is_worker(process):
+    with suppress(psutil.NoSuchProcess):
+        return "spawn_main" in " ".join(process.cmdline())
 
 
 def until(found):

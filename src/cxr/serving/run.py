@@ -96,14 +96,31 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which also lets go of what dead workers were measuring."""
+    """uvicorn's, which notices at once when a worker ends, and takes no connection that no worker would answer."""
+
+    def init_processes(self) -> None:
+        """Start the workers."""
+        super().init_processes()
+        self._listen_to_ends()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended."""
+        """Replace workers that have ended, and let go of what they were measuring."""
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
+        self._listen_to_ends()
         for pid in before - {process.pid for process in self.processes}:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+    def terminate_all(self) -> None:
+        """Let workers finish; a socket that stayed open here would go on to take connections, and drop them at the end."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+    def _listen_to_ends(self) -> None:
+        """The connection to a worker ends with it only if nobody else holds the worker's side of it."""
+        for process in self.processes:
+            process.child_conn.close()
 
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
