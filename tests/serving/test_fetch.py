@@ -144,8 +144,9 @@ def test_a_name_that_changes_between_redirects(server):
     assert len(names.asked) == 2
 
 
-def test_the_next_address_where_one_does_not_answer(server):
-    assert fetch(server, "/image", Names(["::1", "127.0.0.1"]), permits=lambda _: True) == CONTENT
+@pytest.mark.parametrize("addresses", [["::1", "127.0.0.1"], ["127.0.0.1", "::1"]])
+def test_the_next_address_where_one_does_not_answer(server, addresses):
+    assert fetch(server, "/image", Names(addresses), permits=lambda _: True) == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from types import SimpleNamespace
 
-import anyio
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.responses import JSONResponse
@@ -11,6 +10,8 @@ from cxr.serving.keys import open_keys, rotate_keys
 from cxr.serving.rate import RateLimiter
 from cxr.serving.sessions import Sessions, make_secret
 from cxr.serving.wrapping import wrap
+
+from .asgi import post
 
 WRONG = "cxr_" + "wrong-key-0" * 4
 
@@ -107,21 +108,7 @@ def test_a_wrong_header_key_is_not_healed_by_a_session(world):
 
 
 def test_nothing_is_read_of_a_stranger(world):
-    received, sent = [], []
-
-    async def receive():
-        received.append(1)
-        return {"type": "http.request", "body": b"word=x"}
-
-    async def send(message):
-        sent.append(message)
-
-    headers = [(b"content-type", b"application/x-www-form-urlencoded")]
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/form", "query_string": b"", "headers": headers, "scheme": "http",
-    }  # fmt: skip
-    anyio.run(world.app, scope, receive, send)
-    assert (sent[0]["status"], received) == (401, [])
+    assert post(world.app, "/v1/form", Content_Type="application/x-www-form-urlencoded") == (401, 0)
 
 
 def test_a_session_reads_by_cookie_and_changes_with_its_token(world):

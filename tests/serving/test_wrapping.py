@@ -14,6 +14,8 @@ from cxr.serving.refusal import Refusal
 from cxr.serving.silence import SilentFormatter, log
 from cxr.serving.wrapping import SECURITY_HEADERS, wrap
 
+from .asgi import post
+
 LIMIT = 1000
 
 
@@ -172,6 +174,13 @@ def test_a_body_that_is_too_large(client, path, declared):
     assert answer.headers["Connection"] == "close"
     assert "expected a request of at most 1000 bytes, got more" in answer.json()["error"]["message"]
     assert answer.headers["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize("path", ["/v1/things/a", "/form"])
+def test_no_more_is_read_than_the_limit(client, path):
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    assert post(client.app, path, **form) == (413, LIMIT // 100 + 1)
+    assert post(client.app, path, **form, Content_Length=str(LIMIT + 1)) == (413, 0)
 
 
 def test_other_sites_read_nothing_unless_they_are_listed(client):

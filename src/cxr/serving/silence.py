@@ -8,7 +8,6 @@ exception its type and where it was raised. Knows nothing of routes.
 
 import json
 import logging
-import os
 import sys
 import threading
 import traceback
@@ -80,14 +79,6 @@ def set_up_logging(stream: TextIO | None = None, level: int = logging.INFO) -> N
     sys.excepthook = _tell_uncaught
     sys.unraisablehook = lambda unraisable: tell("unraisable", logging.ERROR, unraisable.exc_value)
     threading.excepthook = lambda thread: tell("uncaught", logging.ERROR, thread.exc_value)
-
-
-def mute_process() -> None:
-    """Let this process write nothing at all, not even what C libraries print: for those that decode pixels."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
 
 
 class SilentFormatter(logging.Formatter):

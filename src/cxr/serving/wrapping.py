@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
@@ -80,41 +81,50 @@ class RequestLog:
         """One request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_id = _choose_id(Headers(scope=scope))
+        request_id, started = _choose_id(Headers(scope=scope)), time.perf_counter()
         scope.setdefault("state", {})["request_id"] = request_id
-        started, status, received, sent = time.perf_counter(), 0, 0, 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            return message
-
-        async def marked(message: Message) -> None:
-            nonlocal status, sent
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
-            sent += len(message.get("body", b""))
-            await send(message)
-
+        exchange = _Exchange(receive, send, request_id)
         try:
-            await self.app(scope, counted, marked)
+            await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            status = _CLIENT_GONE
+            exchange.status = _CLIENT_GONE
         except Exception as error:
             tell("failed", logging.ERROR, error, request_id=request_id)
-            if status != 0:
+            if exchange.status != 0:
                 raise
-            await to_response(_unexpected(), scope)(scope, receive, marked)
+            await to_response(_unexpected(), scope)(scope, exchange.receive, exchange.send)
         finally:
             seconds = round(time.perf_counter() - started, 4)
             method = scope["method"] if scope["method"] in _METHODS else "other"
             tell(
-                "request", request_id=request_id, method=method, route=route_of(scope), status=status,
-                received=received, sent=sent, seconds=seconds,
+                "request", request_id=request_id, method=method, route=route_of(scope), status=exchange.status,
+                received=exchange.received, sent=exchange.sent, seconds=seconds,
             )  # fmt: skip
         return None
+
+
+@dataclass
+class _Exchange:
+    """Counts what is received and sent for one request, and marks the answer with its id."""
+
+    source: Receive
+    target: Send
+    request_id: str
+    status: int = 0
+    received: int = 0
+    sent: int = 0
+
+    async def receive(self) -> Message:
+        message = await self.source()
+        self.received += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+        self.sent += len(message.get("body", b""))
+        await self.target(message)
 
 
 class SecurityHeaders:
