@@ -39,8 +39,8 @@ FACTS = {
     },
     "data_fingerprint": "817ff1702e0d99579d279c472f65a6f42b942a70f2f3337164fa552d6f4bdf85",
     "research_use_only": True,
-    "card": "# Model card\n\n**Research use only; not a medical device.**\n\n## How well it does\n\n- **Result**: AUROC 0.999 "
-    "(0.996 to 1.000) on test (522 images of 361 patients).\n- **Result**: At the operating point: sensitivity 0.943 "
+    "card": "# Model card\n\n**Research use only; not a medical device.**\n\n## How well it does\n\n- **Result**: AUROC "
+    "0.999 (0.996 to 1.000) on test (522 images of 361 patients).\n- **Result**: At the operating point: sensitivity 0.943 "
     "(0.915 to 0.963), specificity 0.993 (0.948 to 0.999).\n\n## Limits\n\n- **Other hospitals**: *not measured*\n",
 }  # fmt: skip
 
@@ -141,7 +141,7 @@ def make_stub_app(stub: Stub) -> FastAPI:
     @app.post("/sign-out")
     def sign_out(request: Request):
         stub.sessions.pop(request.cookies.get("cxr_session", ""), None)
-        return JSONResponse({}, 200)
+        return Response(status_code=204)
 
     @app.get("/v1/model")
     def model(request: Request):

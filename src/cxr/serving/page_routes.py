@@ -32,8 +32,8 @@ class Revalidated(StaticFiles):
 def add_page(app: FastAPI, csrf_token_of: CsrfTokenOf) -> None:
     """Serve the page at ``/``, the sign-in form at ``/sign-in`` and what they load at ``/static/``.
 
-    The POST of the form to ``/sign-in`` (field ``key``) is for others: it leads to ``/`` with 303 where the key is right,
-    else it answers `make_sign_in_page` with 401 or, with Retry-After, 429. So is the POST to ``/sign-out``.
+    What these are posted to is for others: ``/sign-in`` takes the field ``key`` and leads to ``/`` with 303 where it is
+    right, else it answers `make_sign_in_page` with 401 or, with Retry-After, 429; ``/sign-out`` ends the session.
 
     Args:
         app: What to add them to.

@@ -1,6 +1,7 @@
 /** The page: which image is looked at, and what happens when somebody presses something. */
 
 import { count, find, spoken } from "./dom.js";
+import { listenToDrops } from "./dropping.js";
 import { describeModel } from "./facts.js";
 import { decode, fits, readPicture, readThere } from "./picture.js";
 import { describe } from "./result.js";
@@ -29,8 +30,9 @@ let recent = [];
 function add(files) {
   if (files.length === 0) return;
   const [first] = list.add(files);
-  if (chosen === null) choose(first);
-  else showList();
+  if (chosen !== null) return showList();
+  choose(first);
+  rows.focus(first);
 }
 
 function remove(item) {
@@ -121,7 +123,7 @@ async function readChosen(item) {
     item.picture = await readPicture(item, server);
     showPicture(item);
   } catch (problem) {
-    if (item === chosen) tell(problem.kind === "offline" ? "Not loaded" : "No image to show");
+    if (item === chosen) tell(problem.kind === "refused" ? "No image to show" : "The image could not be loaded");
   }
 }
 
@@ -168,7 +170,6 @@ function showPlace() {
 }
 
 function showAnswer() {
-  heat.label ??= null;
   if (chosen.state === "done" && !(heat.label in chosen.result.probs)) heat.label = classToExplain(chosen.result);
   const focused = document.activeElement?.id;
   const open = find("answer").querySelector("details")?.open === true;
@@ -305,22 +306,7 @@ function listenToFiles() {
     add([...input.files]);
     input.value = "";
   });
-  let depth = 0;
-  const over = (by) => (event) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault();
-    depth = Math.max(0, depth + by);
-    find("dropping").hidden = depth === 0;
-  };
-  addEventListener("dragenter", over(1));
-  addEventListener("dragleave", over(-1));
-  addEventListener("dragover", over(0));
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    depth = 0;
-    find("dropping").hidden = true;
-    add([...event.dataTransfer.files]);
-  });
+  listenToDrops(add, (held) => (find("dropping").hidden = !held));
 }
 
 function listenToButtons() {
@@ -354,7 +340,7 @@ function listenToSliders() {
     viewer.opacity = event.target.valueAsNumber / 100;
     setSlider("opacity", event.target.value, `${event.target.value}%`);
   });
-  viewer.opacity = 0.5;
+  viewer.opacity = find("opacity").valueAsNumber / 100;
 }
 
 listenToFiles();

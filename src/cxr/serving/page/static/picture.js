@@ -30,8 +30,9 @@ async function readHere(file) {
   }
 }
 
-/** The picture as the server decoded it. */
+/** The picture as the server decoded it; where the file is just being sent to be predicted, that goes first. */
 export async function readThere(item, server) {
+  await item.sent;
   const { image } = await server.post("/v1/image", item.file, { signal: item.abort.signal });
   return decode(image);
 }

@@ -93,7 +93,7 @@ function showHeat(item, heat, actions) {
   const toggle = button(heat.on ? "Hide heat map" : "Show heat map", actions.toggleHeat);
   toggle.setAttribute("aria-pressed", heat.on);
   toggle.id = "heat-words";
-  const state = heat.problem === null ? (heat.loading ? "Making the heat map …" : "") : heat.problem.message;
+  const state = heat.problem === null ? (heat.loading ? "Making the heat map …" : "") : whyNoMap(heat.problem);
   return make("section", { className: "heat" },
     make("h3", { textContent: "Heat map" }),
     make("div", { className: "actions" }, toggle, make("label", {}, "for ", choice)),
@@ -101,6 +101,9 @@ function showHeat(item, heat, actions) {
     make("p", { className: "note", textContent: WHAT_A_MAP_IS }),
   );
 }
+
+/** The server's own sentence where it refused: the title speaks of files, and this one was read. */
+const whyNoMap = ({ kind, detail, message }) => (kind === "refused" && detail !== "" ? detail : message);
 
 function showDetails({ name, result, model, ticket }) {
   const [height, width] = result.shape;

@@ -42,9 +42,9 @@ export class Rows {
     row.querySelector(".share").style.width = `${item.state === "sending" ? 100 * item.share : 0}%`;
   }
 
-  /** Put the focus on the row of an item, and the row into view. */
+  /** Put the focus on the row of an item. */
   focus(item) {
-    this.#rows.get(item)?.querySelector(".choose-row").focus();
+    this.#rows.get(item)?.querySelector(".choose-row").focus({ preventScroll: true });
   }
 
   /** Scroll the row of an item into the list's window, and nothing else. */

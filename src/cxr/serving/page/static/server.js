@@ -10,6 +10,7 @@ const MOST_WAITS = 20;
 const SECONDS_TO_WAIT = 5;
 const TITLES = {
   400: "The server could not use this file.",
+  408: "The file took too long to arrive.",
   413: "This file is larger than the server takes.",
   415: "The server does not read this kind of file.",
   422: "No image could be read from this file.",
@@ -53,8 +54,9 @@ export class Server {
   }
 
   /** Ends the session; resolves once the server has forgotten it. */
-  signOut() {
-    return this.#exchange("POST", "/sign-out", null, {});
+  async signOut() {
+    const answer = await this.#exchange("POST", "/sign-out", null, {});
+    if (answer.status >= 500) throw refusal(answer);
   }
 
   async #ask(method, path, body, options) {

@@ -2,13 +2,15 @@
 
 const AT_ONCE = 2;
 
-/** One image: `state` is waiting, sending, looking, done or failed. */
+/** One image: `state` is waiting, sending, looking, done or failed; `sent` settles when the line is free again. */
 class Item {
   constructor(number, file) {
     Object.assign(this, { number, file, name: file.name, state: "waiting", share: 0, wait: 0 });
     Object.assign(this, { result: null, model: null, ticket: null, problem: null });
     Object.assign(this, { picture: null, look: null, maps: new Map() });
     this.abort = new AbortController();
+    this.sent = Promise.resolve();
+    this.markSent = () => {};
   }
 
   get over() {
@@ -70,6 +72,7 @@ export class WorkList {
   }
 
   async #ask(item) {
+    item.sent = new Promise((resolve) => (item.markSent = resolve));
     this.#set(item, { state: "sending", share: 0 });
     try {
       const answer = await this.#server.post("/v1/predict", item.file, {
@@ -97,6 +100,7 @@ export class WorkList {
 
   #set(item, news) {
     Object.assign(item, news);
+    if (item.state !== "sending") item.markSent();
     if (this.items.includes(item)) this.#changed(item);
   }
 }
