@@ -1,1 +1,1 @@
-"""A predictor behind HTTP, for people who are not at this machine. Never imports training. Linux only."""
+"""A bundle behind HTTP: predictions, explanations and the model's facts, for strangers' images. Linux only."""

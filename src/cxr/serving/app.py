@@ -18,11 +18,13 @@ from cxr.serving.guards import Gate
 from cxr.serving.keys import open_keys
 from cxr.serving.measures import Measures
 from cxr.serving.model_routes import make_model_routes
+from cxr.serving.page_routes import add_page, make_sign_in_page
 from cxr.serving.predict_routes import make_predict_routes
 from cxr.serving.rate import RateLimiter
 from cxr.serving.service import Service
 from cxr.serving.sessions import Sessions
 from cxr.serving.settings import Settings
+from cxr.serving.signing import add_signing, csrf_token_of
 from cxr.serving.wrapping import route_of, wrap
 
 WRONG_KEYS_PER_SECOND, WRONG_KEYS = 0.2, 10
@@ -56,6 +58,8 @@ def make_app(settings: Settings) -> FastAPI:
     app.include_router(make_predict_routes(settings, facts.class_names))
     app.include_router(make_model_routes(settings))
     app.include_router(compat_routes)
+    add_page(app, csrf_token_of)
+    add_signing(app, make_sign_in_page)
     tell_failures(app)
     wrap(app, settings.limits.max_body_bytes, settings.allowed_origins)
     app.add_middleware(CountRequests, measures=measures)
