@@ -196,9 +196,9 @@ def test_sigterm_answers_whatever_was_begun(bundle, tmp_path, png):
         answers = []
 
         def ask(_):
-            with httpx2.Client(base_url=server.address, headers=server.headers, timeout=60) as client:
-                with suppress(httpx2.NetworkError):  # nobody listens any more, or nobody had taken the connection
-                    answers.append(server.predict(*[png] * 8, client=client).status_code)
+            client = httpx2.Client(base_url=server.address, headers=server.headers, timeout=60)
+            with client, suppress(httpx2.NetworkError):  # nobody listens any more, or nobody had taken the connection
+                answers.append(server.predict(*[png] * 8, client=client).status_code)
 
         asked = [threads.submit(ask, turn) for turn in range(100)]
         until(lambda: len(answers) > 20)

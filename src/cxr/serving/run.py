@@ -112,7 +112,7 @@ class Supervisor(Multiprocess):
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
     def terminate_all(self) -> None:
-        """Let workers finish; a socket that stayed open here would go on to take connections, and drop them at the end."""
+        """Let workers finish; a socket that stayed open here would take connections, and drop them at the end."""
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
