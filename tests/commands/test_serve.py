@@ -32,8 +32,9 @@ def test_the_usual_server_asks_for_keys_and_is_for_this_machine(tmp_path, bundle
 
 def test_every_option_counts(tmp_path, bundle):
     settings = settings_of(
-        tmp_path, "--bundle", bundle, "--engine", "torch", "--host", "::1", "--port", 0, "--workers", 3, "--decoders", 4,
-        "--keys", "k.json", "--origin", "https://a.org", "--origin", "https://b.org", "--image-host", "c.org",
+        tmp_path, "--bundle", bundle, "--engine", "torch", "--host", "::1", "--port", 0, "--workers", 3,
+        "--decoders", 4, "--keys", "k.json",
+        "--origin", "https://a.org", "--origin", "https://b.org", "--image-host", "c.org",
         "--metrics-open", "--max-mb", 7, "--max-files", 8, "--queue", 9, "--seconds", 11,
     )  # fmt: skip
     assert (settings.engine, settings.host, settings.port, settings.workers, settings.decoders) == (

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 
 import httpx2
 import numpy as np
@@ -17,7 +18,7 @@ from cxr.serving import service as service_module
 from cxr.serving.app import make_app
 from cxr.serving.schemas import Explanation, Failure, ModelFacts, Prediction, Shown
 
-from .conftest import NAMES, to_png
+from .conftest import KEY, NAMES, to_png
 
 
 def send(client, *files, path="/v1/predict"):
@@ -125,7 +126,7 @@ def test_facts_of_the_model(client):
         (b'{"images": []}', "application/json", 400, "no_image"),
         (b"--a--\r\n", "multipart/form-data; boundary=a", 400, "no_image"),
         (b"x", "multipart/form-data", 400, "bad_request"),
-        (b'{"images": [1, 1, 1, 1, 1]}', "application/json", 413, "too_large"),
+        (b'{"images": [1, 1, 1, 1, 1]}', "application/json", 400, "bad_request"),
         (b'{"image_url": "https://example.org/a.png"}', "application/json", 403, "no_addresses"),
         (bytes(3 * 2**20 + 1), "application/json", 413, "too_large"),
     ],
@@ -315,3 +316,17 @@ def test_a_client_that_goes_away_is_no_failure(app, client, png):
     assert client.portal.call(gone) == []
     assert send(client, png).status_code == 200
     assert isinstance(client, httpx2.Client)
+
+
+def test_a_browser_signs_in_and_predicts_without_the_key(app, client, png):
+    browser = TestClient(app, headers={}, follow_redirects=False)
+    browser.headers.pop("x-api-key", None)
+    assert browser.get("/").headers["location"] == "/sign-in"
+    assert browser.post("/sign-in", data={"key": "wrong"}).status_code == 401
+    assert browser.post("/sign-in", data={"key": KEY["X-API-Key"]}).headers["location"] == "/"
+    page = browser.get("/")
+    assert KEY["X-API-Key"] not in page.text
+    files = [("files", ("a.png", png))]
+    assert browser.post("/v1/predict", files=files).json()["error"]["code"] == "csrf"
+    token = re.search(r'content="([0-9a-f]{64})"', page.text)[1]
+    assert browser.post("/v1/predict", files=files, headers={"X-CSRF-Token": token}).status_code == 200

@@ -66,7 +66,7 @@ def test_boundaries(boundary, said):
 def test_too_many_images(read):
     with pytest.raises(Refusal, match="at most 2 images") as caught:
         read()
-    assert caught.value.status == 413
+    assert caught.value.status == 400
 
 
 def test_base64_and_pixels():
@@ -89,6 +89,7 @@ def test_the_address_of_an_image():
         ({"pixels": [[0, 2]], "max": 1}, 'expected pixels from 0 to "max"'),
         ({"pixels": [[-1, 1]], "max": 1}, 'expected pixels from 0 to "max"'),
         ({"pixels": [[0, 10**400]], "max": 1}, 'expected pixels from 0 to "max"'),
+        ({"pixels": [[1, 2], [3]], "max": 4}, "expected rows of one length"),
         ({"pixels": [[3, 3], [3, 3]], "max": 4}, "at least two grey values"),
     ],
 )
@@ -103,7 +104,7 @@ def test_an_image_that_is_none_costs_only_itself(image, said):
     [
         "", "[]", "nul", "[" * 100_000, '{"images": 1}', '{"images": [], "more": 1}', '{"image_url": 1}', "\xff",
         '{"images": [{}]}', '{"images": [{"base64": 1}]}', '{"images": [{"pixels": [[1]]}]}', '{"images": [1]}',
-        '{"images": [{"pixels": [[1, 2], [3]], "max": 4}]}', '{"images": [{"pixels": [], "max": 4}]}',
+        '{"images": [{"pixels": [[1], []], "max": 4}]}', '{"images": [{"pixels": [], "max": 4}]}',
         '{"images": [{"pixels": [[true, 1]], "max": 4}]}', '{"images": [{"pixels": [[1, 2]], "max": 0}]}',
         '{"images": [{"pixels": [[NaN, 2]], "max": 4}]}', '{"images": [{"pixels": [["1", 2]], "max": 4}]}',
     ],

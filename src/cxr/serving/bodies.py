@@ -217,7 +217,7 @@ def _broken_form(got: str) -> Refusal:
 
 
 def _too_many(most: int) -> Refusal:
-    return Refusal(413, "too_large", f"expected at most {most} images in a request, got more; send several requests")
+    return Refusal(400, "bad_request", f"expected at most {most} images in a request, got more; send several requests")
 
 
 def read_json(content: bytes, limits: Limits) -> list[Given] | str:
@@ -287,7 +287,9 @@ def _read_base64(text: str) -> Given:
 
 def _read_pixels(rows: Any, white: Any) -> Given:
     if type(white) not in NUMBERS or not white > 0 or not _is_table(rows):
-        raise _other_json('rows of numbers, all of one length, in "pixels", and a number above 0 in "max"')
+        raise _other_json('rows of numbers in "pixels", and a number above 0 in "max"')
+    if len({len(row) for row in rows}) > 1:
+        return ImageError('expected rows of one length in "pixels", got several; send every pixel of the image')
     try:
         pixels = (np.array(rows, dtype=np.float64) / white).astype(np.float32)
     except OverflowError:
@@ -306,4 +308,4 @@ def _out_of_range() -> ImageError:
 def _is_table(rows: Any) -> bool:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
         return False
-    return len({len(row) for row in rows}) == 1 and all(NUMBERS.issuperset(map(type, row)) for row in rows)
+    return all(NUMBERS.issuperset(map(type, row)) for row in rows)

@@ -4,6 +4,7 @@ A worker that crashes or hangs is replaced. SIGTERM and Ctrl-C let every worker 
 replaces the workers one after the other, which loads a new bundle without a pause. Knows nothing of routes.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -70,6 +71,7 @@ def make_worker_app(settings: Settings) -> FastAPI:
     from cxr.serving.app import make_app  # not in the process that supervises: it takes a second and much memory
 
     set_up_logging()
+    logging.getLogger("uvicorn.access").propagate = False  # each request has a line of ours
     parent = multiprocessing.parent_process()
     if parent is not None:
         Thread(target=_end_after, args=(parent,), daemon=True).start()
