@@ -54,6 +54,7 @@ class Service:
         self._decoders = Decoders(self._preprocesses, settings.decoders, settings.limits)
         self._batcher = Batcher(self.predictor, measures.count_batch)
         self._drawing = ThreadPoolExecutor(1, "drawing")
+        self._mapping = ThreadPoolExecutor(1, "mapping")
         self._memory = Memory(settings.limits.max_waiting_bytes)
         self._hosts = parse_hosts(settings.image_hosts)
         self._waiting = 0
@@ -63,6 +64,7 @@ class Service:
         self._decoders.close()
         self._batcher.close()
         self._drawing.shutdown(cancel_futures=True)
+        self._mapping.shutdown(cancel_futures=True)
 
     @asynccontextmanager
     async def receive(self, request: Request, read: Read = read_images) -> AsyncIterator[list[Given]]:
@@ -92,13 +94,14 @@ class Service:
         return list(await asyncio.gather(*(self._predict_one(index, one) for index, one in enumerate(given))))
 
     async def show(self, given: Given) -> tuple[str, tuple[int, int]]:
-        """An image as a data URL, and (H, W) of its file.
+        """An image as a data URL, and (H, W) of its file; its map may be asked for next, so torch gets ready for that.
 
         Raises:
             ImageError: It is none.
         """
+        self._mapping.submit(getattr, self, "_in_torch")
         intake = await self._take_in(given, [len(self._preprocesses) - 1])
-        return await self._draw(draw_image, intake), intake.shape
+        return await _run(self._drawing, draw_image, intake), intake.shape
 
     async def explain(self, given: Given, label: str | None) -> dict[str, str]:
         """An image, the map of what speaks for a class in it, and the class.
@@ -117,12 +120,12 @@ class Service:
             scores = await self._batcher.score(intake.stored[:-1])
             label = names[int(scores.probs[0].argmax())]
         try:
-            overlay = await self._draw(self._draw_map, intake, names.index(label))
+            overlay = await _run(self._mapping, self._draw_map, intake, names.index(label))
         except ConfigError:
             raise Refusal(
                 422, "no_map", "expected a model with a net to look into, this one has none; use POST /v1/predict"
             ) from None
-        return {"overlay": overlay, "image": await self._draw(draw_image, intake), "label": label}
+        return {"overlay": overlay, "image": await _run(self._drawing, draw_image, intake), "label": label}
 
     async def _predict_one(self, index: int, given: Given) -> dict[str, Any]:
         start = time.perf_counter()
@@ -152,9 +155,6 @@ class Service:
             stored = await asyncio.to_thread(lambda: tuple(kind.store(given) for kind in kinds))
             return Intake(stored, (given.shape[0], given.shape[1]), "unknown")
 
-    async def _draw(self, draw: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._drawing, draw, *arguments)
-
     async def _fetch(self, url: str) -> list[Given]:
         if not self._hosts:
             raise Refusal(
@@ -181,20 +181,21 @@ class Service:
         self.measures.waiting.inc(change)
 
     def _draw_map(self, intake: Intake, label: int) -> str:
-        try:
-            return draw_map(self.predictor, intake, label)
-        except ConfigError:
-            return draw_map(self._in_torch, intake, label)
+        return draw_map(self._in_torch, intake, label)
 
     @cached_property
     def _in_torch(self) -> Predictor:
-        """The model with nets that can be looked into; opened by the drawing thread when it is first needed."""
-        return open_predictor(self.settings.bundle, TORCH)
+        """The model with nets that can be looked into; opened by the mapping thread when it is first needed."""
+        return self.predictor if self.settings.engine == TORCH else open_predictor(self.settings.bundle, TORCH)
 
 
 def _open(settings: Settings) -> Predictor:
     """The workers share the cores."""
     return open_predictor(settings.bundle, settings.engine, max(1, usable_cores() // settings.workers))
+
+
+async def _run(executor: ThreadPoolExecutor, work: Callable[..., Result], *arguments: Any) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
 
 
 def _tell_warnings(verdict: Verdict) -> list[dict[str, str]]:
