@@ -69,6 +69,12 @@ ROWS = (
     Row("c_resnet50v2", RADIOGRAPHY, "ResNet50V2, 0.89 on three classes",
         f"experiment=reference_c_resnet50v2 {TWO} {SCRATCH}", BUDGET),
     Row("c_coatnet", RADIOGRAPHY, "CoAtNet-0", f"experiment=reference_c_coatnet {TWO} {SCRATCH}", BUDGET),
+    *(
+        Row(f"c_coatnet_{size}", RADIOGRAPHY, f"CoAtNet-{size}",
+            f"experiment=reference_c_coatnet net.architecture=coatnet_{size}_{'224' if size == 4 else 'rw_224'} "
+            f"{TWO} {SCRATCH}", BUDGET)
+        for size in (1, 2, 3, 4)
+    ),
     Row("c_best", RADIOGRAPHY, "recommended", f"experiment=reference_c_best {TWO} {SEEDS}"),
     Row("m_binary", PHANTOMS, "system M's net from random weights",
         "experiment=reference_m_binary data=phantom net.weights=null data.limit=null", BUDGET),
