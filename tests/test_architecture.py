@@ -21,8 +21,9 @@ FLOORS = [
     ["experiments"],
     ["doctor", "entry"],
     ["compose"],
+    ["serving"],
     ["commands"],
-    ["cli", "serving"],
+    ["cli"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -34,6 +35,8 @@ FENCES = {
     "pydicom": ("imaging/dicom", "data/phantoms/dicom_writer.py"),
     "torchxrayvision": ("models/xrv",),
     "fastapi": ("serving/",),
+    "uvicorn": ("serving/",),
+    "prometheus_client": ("serving/",),
     "matplotlib": ("evaluation/figure", "evaluation/drawing.py", "evaluation/report/figures.py"),
     "jinja2": ("pages/",),
     "kaggle": ("data/download/",),
@@ -99,6 +102,13 @@ def test_imports_only_go_down():
 
 def test_third_parties_stay_in_their_rooms():
     assert [breach for path, text in sources() for breach in fence_breaches(path, text)] == []
+
+
+def test_what_serves_never_trains():
+    texts = [text for path, text in sources() if path.startswith("serving/")]
+    names = {name for text in texts for name in imported_names(ast.parse(text))}
+    assert "inference" in {room_of(name) for name in names}
+    assert not {"training", "ensemble", "classical"} & {room_of(name) for name in names}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,33 @@
+"""The route of an older public system, a Flask server for three classes, for clients that were written for it.
+
+It takes the address of an image, so it answers only where hosts are listed from which images may be fetched.
+"""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from cxr.serving.bodies import read_address
+from cxr.serving.guards import GuardedRoute
+from cxr.serving.predict_routes import REFUSED, answer, no_image
+from cxr.serving.schemas import KEYS, URL_BODY, SystemB
+from cxr.serving.service import ERROR, Service
+
+compat_routes = APIRouter(tags=["compatibility"], route_class=GuardedRoute, dependencies=KEYS)
+
+
+@compat_routes.post("/todo/api/v1.0/covid19", response_model=SystemB, responses=REFUSED, openapi_extra=URL_BODY)
+async def covid19(request: Request) -> JSONResponse:
+    """Predict one image by its address."""
+    service: Service = request.app.state.service
+    async with service.receive(request, read_address) as given:
+        (result,) = await service.predict(given)
+    if result["status"] == ERROR:
+        raise no_image(result["error"])
+    told = {
+        "status": result["status"],
+        "label": result["label"],
+        "probability": max(result["probs"].values()),
+        "probabilities": result["probs"],
+        "model_version": service.facts.version,
+    }
+    return answer(request, told)

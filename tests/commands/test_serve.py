@@ -1,0 +1,107 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cxr.cli import main, make_parser, parse
+from cxr.commands.serve import choose_keys, choose_settings, find_demo
+from cxr.errors import ConfigError, MissingExtraError, WeightsError
+from cxr.serving.keys import read_keys
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """What is looked at before a worker starts."""
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
+    return tmp_path / "bundle"
+
+
+def settings_of(tmp_path, *words):
+    return choose_settings(parse(make_parser(), ["serve", *map(str, words)]), tmp_path)
+
+
+def test_the_usual_server_asks_for_keys_and_is_for_this_machine(tmp_path, bundle):
+    settings = settings_of(tmp_path, "--bundle", bundle)
+    assert (settings.bundle, settings.host, settings.port, settings.workers) == (bundle, "127.0.0.1", 8000, 1)
+    assert settings.key_file == tmp_path / "serve_keys.json"
+    assert (settings.allowed_origins, settings.image_hosts, settings.metrics_open) == ((), (), False)
+    assert settings.limits.max_body_bytes == 64 * 2**20
+
+
+def test_every_option_counts(tmp_path, bundle):
+    settings = settings_of(
+        tmp_path, "--bundle", bundle, "--engine", "torch", "--host", "::1", "--port", 0, "--workers", 3,
+        "--decoders", 4, "--keys", "k.json",
+        "--origin", "https://a.org", "--origin", "https://b.org", "--image-host", "c.org",
+        "--metrics-open", "--max-mb", 7, "--max-files", 8, "--queue", 9, "--seconds", 11,
+    )  # fmt: skip
+    assert (settings.engine, settings.host, settings.port) == ("torch", "::1", 0)
+    assert (settings.workers, settings.decoders) == (3, 4)
+    assert settings.key_file == Path("k.json")
+    assert (settings.allowed_origins, settings.image_hosts) == (("https://a.org", "https://b.org"), ("c.org",))
+    limits = settings.limits
+    assert (limits.max_body_bytes, limits.max_files, limits.queue_length) == (7 * 2**20, 8, 9)
+    assert (limits.seconds, limits.decode_seconds, settings.metrics_open) == (11, 6, True)
+
+
+def test_a_run_folder_stands_for_its_bundle(tmp_path, bundle):
+    assert settings_of(tmp_path, "--bundle", tmp_path).bundle == bundle
+
+
+def test_the_newest_demo_is_served(tmp_path, bundle):
+    for time in ("2026-01-02", "2026-01-03", "2026-01-01"):
+        shutil.copytree(bundle, tmp_path / "runs" / "demo" / time / "bundle")
+    assert settings_of(tmp_path, "--demo").bundle == tmp_path / "runs" / "demo" / "2026-01-03" / "bundle"
+
+
+def test_without_a_demo(tmp_path):
+    with pytest.raises(ConfigError, match="found none; make one with: make demo"):
+        find_demo(tmp_path)
+
+
+@pytest.mark.parametrize("words", [[], ["--demo", "--bundle", "b"]])
+def test_one_model_is_named(tmp_path, words):
+    with pytest.raises(ConfigError, match="expected either --bundle FOLDER or --demo"):
+        settings_of(tmp_path, *words)
+
+
+def test_a_bundle_that_is_none(tmp_path):
+    with pytest.raises(WeightsError, match="expected a bundle or a run folder with one"):
+        settings_of(tmp_path, "--bundle", tmp_path)
+
+
+def test_packages_that_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'cxr-lab\[serve\]'"):
+        settings_of(tmp_path, "--demo")
+
+
+def test_the_first_key_is_shown_once_and_a_new_one_when_asked(tmp_path, bundle):
+    settings = settings_of(tmp_path / "new", "--bundle", bundle)
+    first, again, second = (choose_keys(settings, new) for new in (False, False, True))
+    assert again is None
+    ring = read_keys(settings.key_file)
+    assert ring.find(first) is not None
+    assert ring.find(second) is not None
+    assert first not in settings.key_file.read_text()
+
+
+def test_a_server_for_everybody_has_no_keys(tmp_path, bundle):
+    settings = settings_of(tmp_path, "--bundle", bundle, "--without-keys")
+    assert choose_keys(settings, False) is None
+    with pytest.raises(ConfigError, match="expected --new-key or --without-keys, got both"):
+        choose_keys(settings, True)
+
+
+def test_the_command_serves_and_tells_where(tmp_path, bundle, monkeypatch, capsys):
+    monkeypatch.setenv("CXR_LOG_DIR", str(tmp_path))
+    served = []
+    monkeypatch.setattr("cxr.serving.run.serve", lambda settings, tell: served.append(settings) or tell("http://here"))
+    assert main(["serve", "--bundle", str(bundle)]) == 0
+    shown = capsys.readouterr().out
+    key = shown.partition("new key, shown only now: ")[2].split()[0]
+    assert read_keys(served[0].key_file).find(key) is not None
+    assert f"serving {bundle} at http://here" in shown
+    assert len(json.loads(served[0].key_file.read_text())["keys"]) == 1

@@ -1,0 +1,144 @@
+import asyncio
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxr.errors import ImageError
+from cxr.imaging.image import read_pixels
+from cxr.imaging.preprocess import Preprocess
+from cxr.serving.decoder import _answer
+from cxr.serving.decoding import Decoders, _read_head
+from cxr.serving.settings import Limits
+
+from ..imaging.dicom_files import make_dataset, save
+from .conftest import to_png
+
+PREPROCESSES = [Preprocess(size=(16, 16)), Preprocess(size=(32, 24), normalizer="unit", precision="uint16")]
+LIMITS = Limits(seconds=2, decode_seconds=1, max_pixels=10_000)
+
+
+@pytest.fixture(scope="module")
+def decoders():
+    made = Decoders(PREPROCESSES, 1, LIMITS)
+    yield made
+    made.close()
+
+
+def decode(decoders, content, wanted=(0, 1)):
+    return asyncio.run(decoders.take_in(content, wanted))
+
+
+def process_of(decoders):
+    return decoders._all[0]._process
+
+
+def test_a_dicom_file_is_stored_as_everywhere(decoders, tmp_path):
+    ramp = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
+    path = save(tmp_path / "a.dcm", make_dataset(ramp, bits=12, ViewPosition="LL"), ramp)
+    found = decode(decoders, path.read_bytes(), (1, 0))
+    assert (found.shape, found.view) == ((40, 50), "other")
+    for stored, preprocess in zip(found.stored, reversed(PREPROCESSES), strict=True):
+        np.testing.assert_array_equal(stored, preprocess.store(read_pixels(path)))
+
+
+def test_what_is_no_image_leaves_the_process_alone(decoders, png):
+    before = process_of(decoders).pid
+    with pytest.raises(ImageError, match="expected a DICOM, PNG, JPEG, TIFF or BMP image"):
+        decode(decoders, b"no image")
+    with pytest.raises(ImageError, match="at most 10000 pixels"):
+        decode(decoders, to_png(np.zeros((101, 100))))
+    assert decode(decoders, png).shape == (60, 40)
+    assert process_of(decoders).pid == before
+
+
+def test_a_process_that_died_at_rest_is_replaced(decoders, png):
+    process_of(decoders).kill()
+    process_of(decoders).join()
+    assert decode(decoders, png).shape == (60, 40)
+
+
+def test_a_process_that_hangs_or_crashes_costs_its_image(decoders, png):
+    os.kill(process_of(decoders).pid, signal.SIGSTOP)
+    with pytest.raises(ImageError, match="decoded in 1 s, this one took longer"):
+        decode(decoders, png)
+    assert decode(decoders, png).shape == (60, 40)
+
+    async def crash():
+        os.kill(process_of(decoders).pid, signal.SIGSTOP)
+        asked = asyncio.create_task(decoders.take_in(png, (0,)))
+        await asyncio.sleep(0.1)
+        os.kill(process_of(decoders).pid, signal.SIGKILL)
+        await asked
+
+    with pytest.raises(ImageError, match="crashed or needed more than 2048 MiB"):
+        asyncio.run(crash())
+    assert decode(decoders, png).shape == (60, 40)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_signals_of_the_terminal_end_no_decoding(decoders, png, sent):
+    before = process_of(decoders).pid
+    os.kill(before, sent)
+    assert decode(decoders, png).shape == (60, 40)
+    assert process_of(decoders).pid == before
+
+
+@pytest.mark.slow
+def test_memory_is_limited():
+    large = to_png(np.random.default_rng(0).integers(0, 256, (4000, 4000)))
+    roomy = replace(LIMITS, seconds=60, decode_seconds=60, max_pixels=10**8)
+    for limits, fits in ((roomy, True), (replace(roomy, decoder_bytes=64 * 2**20), False)):
+        decoders = Decoders(PREPROCESSES, 1, limits)
+        if fits:
+            assert decode(decoders, large).shape == (4000, 4000)
+        else:
+            with pytest.raises(ImageError, match="MemoryError|needed more than 64 MiB"):
+                decode(decoders, large)
+        decoders.close()
+
+
+def test_closing_ends_the_processes():
+    decoders = Decoders(PREPROCESSES, 2, LIMITS)
+    sentinels = [one._process.sentinel for one in decoders._all]
+    watched = [os.dup(one) for one in sentinels]
+    decoders.close()
+    ended = multiprocessing.connection.wait(watched, timeout=20)
+    for one in watched:
+        os.close(one)
+    assert len(ended) == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"no json", b"[]", b"{}", b"null", b'{"shape": [1], "view": "pa"}', b'{"shape": [1, 2], "view": "x"}',
+        b'{"shape": [1, "a"], "view": "pa"}', b'{"shape": 3, "view": "pa"}',
+    ],
+)  # fmt: skip
+def test_a_decoder_is_not_believed(head):
+    with pytest.raises(OSError, match="not what a decoder says"):
+        _read_head(head)
+
+
+def test_pixels_of_another_size_are_not_taken(decoders):
+    ours, theirs = multiprocessing.Pipe()
+    before, decoders._all[0]._connection = decoders._all[0]._connection, ours
+    theirs.send_bytes(json.dumps({"shape": [1, 1], "view": "pa"}).encode())
+    theirs.send_bytes(bytes(7))
+    with pytest.raises(OSError, match="not the pixels that were asked for"):
+        decoders._all[0]._receive(PREPROCESSES[:1])
+    decoders._all[0]._connection = before
+
+
+def test_an_error_is_bounded_and_names_no_place():
+    ours, theirs = multiprocessing.Pipe()
+    _answer(theirs, b"\x89PNG\r\n\x1a\n broken", PREPROCESSES)
+    told = json.loads(ours.recv_bytes())
+    assert told["error"].startswith("expected")
+    assert "/proc" not in told["error"]

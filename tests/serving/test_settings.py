@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from cxr.errors import ConfigError
+from cxr.serving.settings import Limits, Settings
+
+
+@pytest.mark.parametrize("name", ["workers", "decoders", "requests_per_second"])
+def test_counts_are_at_least_one(name):
+    with pytest.raises(ConfigError, match=f"expected {name} to be an integer of at least 1, but got 0"):
+        Settings(bundle=Path("b"), key_file=None, **{name: 0})
+
+
+def test_a_port_is_one():
+    with pytest.raises(ConfigError, match="expected a port from 0 to 65535, got 65536"):
+        Settings(bundle=Path("b"), key_file=None, port=65536)
+
+
+def test_limits_are_at_least_one():
+    with pytest.raises(ConfigError, match=r"limits\.max_files"):
+        Limits(max_files=0)
+
+
+def test_an_image_takes_no_longer_than_its_request():
+    with pytest.raises(ConfigError, match=r"decode_seconds of at most seconds \(5\), got 15"):
+        Limits(seconds=5)
+
+
+def test_the_secret_is_not_shown():
+    settings = Settings(bundle=Path("b"), key_file=None)
+    assert settings.session_secret not in repr(settings)
