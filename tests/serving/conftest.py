@@ -36,6 +36,7 @@ def bundle(tmp_path_factory) -> Path:
     from cxr.imaging.preprocess import Preprocess
     from cxr.inference.bundle import Fitted, write_bundle
     from cxr.models.build import build_net
+    from cxr.scaling import Scaling
 
     torch.manual_seed(0)
     config = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
@@ -44,7 +45,7 @@ def bundle(tmp_path_factory) -> Path:
     point = {"rule": "youden", "positive_class": "pneumonia", "threshold": 0.0}
     extras = {"metrics": {"test/auroc": 0.9}, "data_fingerprint": "abc"}
     preprocess = Preprocess(size=(32, 48), normalizer="percentile")
-    write_bundle(folder, net, config, NAMES, preprocess, extras, fitted=Fitted(1.5, point))
+    write_bundle(folder, net, config, NAMES, preprocess, extras, fitted=Fitted(Scaling(1.5), point))
     (folder / "model_card.md").write_text("# A card\n")
     return folder
 
