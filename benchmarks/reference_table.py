@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[1]
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 SCRATCH = "net.pretrained=false transfer.pretrained_upto=null"
 BUDGET = "trainer.max_epochs=1 +trainer.limit_train_batches=64"
-SEEDS = "plan=seeds plan.seeds=[0,1,2]"
-FOLDS = "plan=cv plan.folds=5"
+SEEDS = "plan=seeds plan.seeds=[0,1,2] report=false"
+FOLDS = "plan=cv plan.folds=5 report=false"
 AUTOML = "plan=automl plan.include_dnn=true plan.budget_minutes=15"
 
 

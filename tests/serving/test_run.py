@@ -1,3 +1,4 @@
+import asyncio
 import io
 import os
 import pickle
@@ -48,6 +49,26 @@ def test_an_address_that_is_taken():
             ConfigError, match=f"listen at 127.0.0.1 port {port}, got .*; choose another --host or --port"
         ):
             bind("127.0.0.1", port)
+
+
+def test_answers_are_sent_at_once():
+    """asyncio turns Nagle's algorithm off where it is told that a socket speaks TCP; else an answer waits 40 ms."""
+
+    async def accept(listener):
+        delays = []
+        server = await asyncio.start_server(
+            lambda _, writer: delays.append(nodelay(writer)) or writer.close(), sock=listener
+        )
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        await reader.read()
+        writer.close()
+        server.close()
+        return delays
+
+    def nodelay(writer):
+        return writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert asyncio.run(accept(bind("127.0.0.1", 0))) == [1]
 
 
 def test_what_uvicorn_is_told(make_settings):

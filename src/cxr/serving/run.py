@@ -85,8 +85,10 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: It cannot be had.
     """
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(
+            family, kind, protocol
+        )  # of a socket whose protocol is not told, asyncio delays answers
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:

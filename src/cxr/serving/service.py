@@ -27,7 +27,7 @@ from cxr.serving.hosts import parse_hosts
 from cxr.serving.measures import Measures
 from cxr.serving.pictures import SHOWN, draw_image, draw_map
 from cxr.serving.refusal import Refusal, try_later
-from cxr.serving.settings import Limits, Settings
+from cxr.serving.settings import Limits, Settings, usable_cores
 
 Result = TypeVar("Result")
 OK, ERROR = "ok", "error"
@@ -198,9 +198,8 @@ class Service:
 
 
 def _open(settings: Settings) -> Predictor:
-    return (
-        open_predictor(settings.bundle) if settings.engine is None else open_predictor(settings.bundle, settings.engine)
-    )
+    """The workers share the cores."""
+    return open_predictor(settings.bundle, settings.engine, max(1, usable_cores() // settings.workers))
 
 
 def _tell_warnings(verdict: Verdict) -> list[dict[str, str]]:
