@@ -74,10 +74,10 @@ def until(found):
 
 
 @contextmanager
-def running(folder, *words):
+def running(folder, *words, python=sys.executable):
     """A server started with these words of the command line, which keeps its keys in `folder`."""
     environment = {**os.environ, "CXR_LOG_DIR": str(folder)}
-    command = [sys.executable, "-m", "cxr.cli", "serve", "--port", "0", *map(str, words)]
+    command = [str(python), "-m", "cxr.cli", "serve", "--port", "0", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     lines = []
     threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True).start()

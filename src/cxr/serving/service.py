@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from cxr.errors import ConfigError, ImageError
+from cxr.errors import ConfigError, ImageError, MissingExtraError, require_extra
 from cxr.inference.engines import TORCH, open_predictor
 from cxr.inference.intake import Intake
 from cxr.inference.predictor import Predictor
@@ -112,7 +112,7 @@ class Service:
 
         Raises:
             ImageError: There is no image.
-            Refusal: The model has no net to look into.
+            Refusal: The model has no net to look into, or the server no torch.
         """
         intake = await self._take_in(given, range(len(self._preprocesses)))
         names = self.facts.class_names
@@ -124,6 +124,10 @@ class Service:
         except ConfigError:
             raise Refusal(
                 422, "no_map", "expected a model with a net to look into, this one has none; use POST /v1/predict"
+            ) from None
+        except MissingExtraError:
+            raise Refusal(
+                422, "no_map", "expected torch on the server to look into the model, got none; use POST /v1/predict"
             ) from None
         return {"overlay": overlay, "image": await _run(self._drawing, draw_image, intake), "label": label}
 
@@ -181,6 +185,7 @@ class Service:
         self.measures.waiting.inc(change)
 
     def _draw_map(self, intake: Intake, label: int) -> str:
+        require_extra("torch", "serve")
         return draw_map(self._in_torch, intake, label)
 
     @cached_property
