@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cxr.experiments.study import suggest
-from cxr.experiments.sweeper import make_sampler, parse_search
+from cxr.experiments.sweep_config import make_sampler, parse_search
 from cxr.models.custom_cnn import build_custom_cnn
 from cxr.models.head import ACTIVATIONS
 

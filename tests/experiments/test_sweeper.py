@@ -2,15 +2,11 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
-from filelock import FileLock
-from omegaconf import OmegaConf
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution
 
-import cxr.experiments.sweeper as sweeper
 from cxr.entry import tell_errors
-from cxr.errors import ConfigError
 from cxr.experiments.sweep_records import read_best
-from cxr.experiments.sweeper import is_trial, make_sampler, parse_search
+from cxr.experiments.sweeper import is_trial
 
 
 def open_study(folder, name="stub-template"):
@@ -89,11 +85,13 @@ def test_a_sweep_without_any_value_ends_with_the_reason(app):
 
 def test_trials_of_a_killed_process_are_failed_at_the_start_and_run_anew(app, capsys):
     app.run("hydra.sweeper.n_trials=1")
-    open_study(app.folder).ask()
+    open_study(app.folder).ask({"x": FloatDistribution(0.0, 1.0)})
     app.run("hydra.sweeper.n_trials=2")
     assert states(app.folder) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert errors(app.folder)[1] == "interrupted"
-    assert "trial 1 was interrupted" in capsys.readouterr().out
+    assert "trial 1 was interrupted; its parameters are tried again" in capsys.readouterr().out
+    lost, again = open_study(app.folder).trials[1:]
+    assert lost.params["x"] == again.params["x"]
 
 
 @pytest.mark.parametrize("kind", ["interrupt", "lightning_interrupt"])
@@ -108,14 +106,6 @@ def test_ctrl_c_fails_the_current_trial_and_the_same_command_goes_on(app, capsys
     assert "the same command continues" in told
     app.run(*command)
     assert states(app.folder) == ["FAIL", "COMPLETE"]
-
-
-def test_a_second_process_on_one_study_is_refused(app, monkeypatch):
-    monkeypatch.setattr(sweeper, "LOCK_SECONDS", 0.1)
-    app.folder.mkdir(parents=True)
-    with FileLock(app.folder / ".lock"), pytest.raises(SystemExit, match="another process is running the sweep"):
-        app.run()
-    assert not (app.folder / "study.db").exists()
 
 
 def test_missing_data_fails_before_trial_0(app):
@@ -181,69 +171,3 @@ def test_a_job_without_a_search_is_no_trial(app, multirun):
     seen = []
     app.run(search=None, multirun=multirun, task=lambda config: seen.append(is_trial()))
     assert seen == [False]
-
-
-def parse(arguments=(), **params):
-    return parse_search({key.replace("__", "."): value for key, value in params.items()}, list(arguments))
-
-
-def test_the_search_space_follows_hydras_sweep_syntax():
-    search = parse(
-        ["data=siim", "~callbacks.progress"],
-        optimizer__lr="tag(log, interval(1e-5, 1e-2))",
-        net__filters="range(16, 67, 10)",
-        net__rate="interval(0.0, 0.5)",
-        net__activation="choice(relu, 'leaky relu')",
-    )
-    assert search.space == {
-        "optimizer.lr": FloatDistribution(1e-5, 1e-2, log=True),
-        "net.filters": IntDistribution(16, 66, step=10),
-        "net.rate": FloatDistribution(0.0, 0.5),
-        "net.activation": CategoricalDistribution(["relu", "leaky relu"]),
-    }
-    assert search.overrides({"net.activation": "leaky relu", "net.rate": 0.25}) == [
-        "data=siim", "~callbacks.progress", "net.activation=leaky relu", "net.rate=0.25", "test=false", "report=false",
-    ]  # fmt: skip
-
-
-def test_a_fixed_value_on_the_command_line_takes_the_key_out_of_the_search():
-    search = parse(["x=0.25"], x="interval(0.0, 1.0)", size="choice(8, 16)")
-    assert (list(search.space), search.fixed) == (["size"], ("x=0.25",))
-
-
-def test_trials_never_touch_the_test_part_whatever_is_typed():
-    words = parse(["test=true", "report=true"], x="choice(1, 2)").overrides({"x": 1})
-    assert words[-2:] == ["test=false", "report=false"]
-
-
-@pytest.mark.parametrize(
-    ("typed", "message"),
-    [
-        ("0.1", "nothing to search: every key"),
-        ("range(8,16,0)", "the search space cannot be read: .*nonzero step"),
-        ("choice(", "the search space cannot be read: .*mend hydra.sweeper.params"),
-    ],
-)
-def test_what_cannot_be_searched_is_told_in_one_sentence(typed, message):
-    with pytest.raises(ConfigError, match=f"(?s){message}"):
-        parse(x=typed)
-
-
-def test_a_seeded_sampler_moves_on_with_the_trials():
-    config = OmegaConf.create({"_target_": "optuna.samplers.RandomSampler", "seed": 3})
-    study = optuna.create_study()
-
-    def draw(existing):
-        study.sampler = make_sampler(config, existing)
-        return study.ask({"x": FloatDistribution(0.0, 1.0)}).params["x"]
-
-    assert draw(0) == draw(0)
-    assert len({draw(0), draw(1), draw(2)}) == 3
-
-
-@pytest.mark.parametrize(
-    "config", [{"_target_": "os.system", "command": "true"}, {"_target_": "optuna.samplers.RandomSampler", "speed": 1}]
-)
-def test_only_samplers_of_optuna_are_made(config):
-    with pytest.raises(ConfigError, match="sampler must be a class of optuna.samplers and its arguments, but got"):
-        make_sampler(OmegaConf.create(config), 0)
