@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from cxr.errors import ConfigError
-from cxr.experiments.sweep_config import make_sampler, parse_search
+from cxr.experiments.sweep_config import make_pruner, make_sampler, parse_search
 
 
 def parse(arguments=(), **params):
@@ -71,3 +71,66 @@ def test_a_seeded_sampler_moves_on_with_the_trials():
 def test_only_samplers_of_optuna_are_made(config):
     with pytest.raises(ConfigError, match="sampler must be a class of optuna.samplers and its arguments, but got"):
         make_sampler(OmegaConf.create(config), 0)
+
+
+@pytest.mark.parametrize(
+    "config", [{"_target_": "os.system", "command": "true"}, {"_target_": "optuna.pruners.MedianPruner", "speed": 1}]
+)
+def test_only_pruners_of_optuna_are_made(config):
+    with pytest.raises(ConfigError, match="pruner must be a class of optuna.pruners and its arguments, but got"):
+        make_pruner(OmegaConf.create(config))
+
+
+WHEN = {"net=cnn": {"net.filters": "range(16,65,16)"}, "net=vgg,resnet": {"net.rate": "interval(0.1, 0.5)"}}
+
+
+def drawn_params(search, **fixed):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(fixed)
+    return search.draw(study.ask())
+
+
+@pytest.mark.parametrize(
+    ("net", "keys"),
+    [("cnn", {"net", "net.filters"}), ("vgg", {"net", "net.rate"}), ("resnet", {"net", "net.rate"}), ("vit", {"net"})],
+)
+def test_keys_under_a_condition_are_searched_only_where_it_holds(net, keys):
+    search = parse_search({"net": "choice(cnn, vgg, resnet, vit)"}, [], WHEN)
+    params = drawn_params(search, net=net)
+    assert params.keys() == keys
+    assert next(iter(params)) == "net", "what decides comes first in the words of a trial"
+    assert search.whole_space().keys() == {"net", "net.filters", "net.rate"}
+
+
+def test_a_condition_may_be_about_a_fixed_key_or_a_switch():
+    params = {"net": "choice(cnn, vgg)", "x": "interval(0, 1)", "fast": "choice(true, false)"}
+    search = parse_search(params, ["net=cnn"], WHEN | {"fast=true": {"speed": "choice(1, 2)"}})
+    assert drawn_params(search, fast=True).keys() == {"x", "fast", "net.filters", "speed"}
+    assert drawn_params(search, fast=False).keys() == {"x", "fast", "net.filters"}
+
+
+def test_a_first_point_of_each_branch_is_tried_before_the_first_trial():
+    search = parse_search({"net": "choice(cnn, vgg)"}, [], WHEN)
+    assert list(search.first_points()) == [
+        {"net": "cnn", "net.filters": 16},
+        {"net": "cnn", "net.filters": 16},
+        {"net": "vgg", "net.rate": 0.1},
+        {"net": "resnet", "net.rate": 0.1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ({"loss=a": {"y": "choice(1, 2)"}}, "asks for loss=a, but loss is neither searched nor fixed; add it"),
+        ({"net=cnn": {"y": 3}}, "must give ranges to search, but under net=cnn y is fixed"),
+        ({"net=cnn": {"x": "choice(1, 2)"}}, "x must be searched in one place, but got two"),
+        (
+            {"net=cnn": {"y": "choice(1, 2)"}, "net=vgg": {"y": "choice(1, 2)"}},
+            "y must be searched in one place.*net=A,B",
+        ),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused(when, told):
+    with pytest.raises(ConfigError, match=told):
+        parse_search({"net": "choice(cnn, vgg)", "x": "interval(0, 1)"}, [], when)

@@ -54,4 +54,4 @@ class StudyJudge:
         storage = self.study._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, self.number)
         storage.set_trial_intermediate_value(trial_id, epoch, metrics[self.metric])
-        return self.pruner.prune(self.study, storage.get_trial(trial_id))
+        return bool(self.pruner.prune(self.study, storage.get_trial(trial_id)))
