@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--pruners", nargs="+", default=["median", "hyperband"])
+    parser.add_argument("--pruners", nargs="+", default=["median", "halving", "hyperband"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
