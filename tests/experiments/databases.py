@@ -35,7 +35,7 @@ class Postgres:
     def _run(self, name: str, *words: str) -> None:
         as_user = {"user": USER, "group": USER, "extra_groups": []} if os.getuid() == 0 else {}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.folder}
-        subprocess.run([find_binary(name), *words], check=True, timeout=120, **as_user, **quiet)
+        subprocess.run([find_binary(name), *words], check=True, timeout=600, **as_user, **quiet)
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"

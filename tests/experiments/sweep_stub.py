@@ -92,7 +92,7 @@ def run_trial(config: DictConfig) -> StubResult:
                 sys.exit(1)
         case "exit":
             sys.exit(3)
-    return StubResult(1.0 - abs(config.x - 0.3), output / "best.ckpt")
+    return StubResult(1.0 - abs(config.x - 0.3), output / "best.ckpt", {"val/f1": float(config.x)})
 
 
 def make_fit_stub(log: Path) -> ModuleType:

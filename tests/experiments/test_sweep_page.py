@@ -81,3 +81,16 @@ def test_a_plot_that_cannot_be_drawn_is_a_sentence(small, tmp_path, monkeypatch)
 @pytest.mark.parametrize(("seconds", "told"), [(59.6, "1 min 00 s"), (7.2, "7 s"), (7322.0, "2 h 02 min")])
 def test_durations_are_told_as_people_do(seconds, told):
     assert tell_duration(seconds) == told
+
+
+def test_with_several_goals_the_page_shows_the_front_first(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(study_name="two", directions=["maximize", "minimize"])
+    for values in [(0.9, 9.0), (0.8, 2.0)]:
+        study.tell(study.ask({"x": FloatDistribution(0.0, 1.0)}), values)
+    body = page_of(study, tmp_path, Goals(("val/auroc", "latency_ms"), ("max", "min"))).partition("<body>")[2]
+    assert "Search for the highest val/auroc and the lowest latency_ms" in body
+    assert "No trial is tested" in body
+    assert body.index("What is gained and what it costs") < body.index("Values over the trials")
+    assert body.count("Plotly.newPlot") == 3
+    assert '<div class="card"><b>2</b><span>trials on the front</span></div>' in body

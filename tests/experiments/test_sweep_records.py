@@ -83,3 +83,34 @@ def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path):
     with pytest.raises(DataError, match=r"a.txt cannot be written .*; free some space, then repeat the command"):
         replace_file(tmp_path / "a.txt", "after")
     assert (tmp_path / "a.txt").read_text() == "before"
+
+
+def test_with_several_goals_the_table_tells_each_value_and_the_front(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for values in [(0.9, 9.0), (0.8, 2.0), (0.7, 5.0)]:
+        trial = study.ask()
+        trial.set_user_attr("run_dir", f"trial_{trial.number}")
+        trial.set_user_attr("checkpoint", f"trial_{trial.number}/best.ckpt")
+        study.tell(trial, values)
+    table = make_trials_table(study, BOTH)
+    assert list(table["val/auroc"]) == [0.9, 0.8, 0.7]
+    assert list(table["latency_ms"]) == [9.0, 2.0, 5.0]
+    assert list(table["front"]) == [True, True, False]
+    write_records(study, tmp_path, BOTH)
+    assert not (tmp_path / "best.yaml").exists()
+    told = summarize(study, tmp_path, BOTH)
+    assert "on the front: trial 1: val/auroc 0.8, latency_ms 2\non the front: trial 0:" in told
+    limited = Goals(BOTH.metrics, BOTH.modes, {"latency_ms": 5.0})
+    write_records(study, tmp_path, limited)
+    assert read_best(tmp_path).number == 1
+
+
+def test_a_trial_that_was_stopped_has_the_value_of_its_last_epoch():
+    study = optuna.create_study()
+    trial = study.ask()
+    for epoch, value in enumerate([0.5, 0.25]):
+        trial.report(value, epoch)
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    row = make_trials_table(study, AUROC).iloc[0]
+    assert (row["state"], row["value"], row["epochs"]) == ("pruned", 0.25, 2)

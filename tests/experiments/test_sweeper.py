@@ -171,3 +171,52 @@ def test_a_job_without_a_search_is_no_trial(app, multirun):
     seen = []
     app.run(search=None, multirun=multirun, task=lambda config: seen.append(is_trial()))
     assert seen == [False]
+
+
+TWO = ("hydra.sweeper.metrics=[val/auroc,val/f1]", "hydra.sweeper.modes=[max,min]", "hydra.sweeper.n_trials=4")
+
+
+def test_several_goals_have_a_front_and_a_test_only_with_limits(app, capsys):
+    app.run(*TWO)
+    trials = pd.read_csv(app.folder / "trials.csv")
+    assert list(trials["val/f1"]) == pytest.approx(list(trials["x"]))
+    assert trials["front"].any()
+    assert "on the front: trial" in capsys.readouterr().out
+    assert (app.tested(), (app.folder / "best.yaml").exists()) == ([], False)
+    limit = trials["x"].sort_values().iloc[1]
+    app.run(*TWO, f"hydra.sweeper.limits={{val/f1: {limit}}}")
+    within = trials[trials["x"] <= limit]
+    assert read_best(app.folder).number == within.loc[within["val/auroc"].idxmax(), "number"]
+    assert len(app.tested()) == 1
+
+
+def test_a_sweep_can_start_with_the_best_points_of_another(app, capsys):
+    app.run("hydra.sweeper.n_trials=3")
+    best = read_best(app.folder).params
+    app.run("hydra.sweeper.n_trials=1", "study_name=next", f"hydra.sweeper.warm_start={app.folder}")
+    assert "1 points of" in capsys.readouterr().out
+    (trial,) = open_study(app.root / "logs" / "sweeps" / "next", "next").trials
+    assert trial.params == best
+
+
+def test_a_key_under_a_condition_is_searched_where_it_holds(app):
+    app.run("+hydra.sweeper.when={size=8: {batch: 'choice(4, 5)'}}", "hydra.sweeper.n_trials=6")
+    trials = pd.read_csv(app.folder / "trials.csv")
+    assert (trials["batch"].notna() == (trials["size"] == 8)).all()
+    assert trials["size"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("workers=0", "workers must be a whole number of at least 1, but got 0"),
+        ("heartbeat=0.5", "heartbeat must be a whole number of at least 1, but got 0.5"),
+        ("patience=-1", "patience must be a number of seconds >= 0, but got -1"),
+        ("storage=mysql://host/db", "storage must be sqlite:.* but got mysql"),
+        ("pruner._target_=os.system", "pruner must be a class of optuna.pruners"),
+    ],
+)
+def test_settings_of_the_sweep_are_checked(app, word, told):
+    with pytest.raises(SystemExit, match=told):
+        app.run(f"hydra.sweeper.{word}")
+    assert not (app.folder / "study.db").exists()
