@@ -184,7 +184,7 @@ def test_several_goals_have_a_front_and_a_test_only_with_limits(app, capsys):
     assert "on the front: trial" in capsys.readouterr().out
     assert (app.tested(), (app.folder / "best.yaml").exists()) == ([], False)
     limit = trials["x"].sort_values().iloc[1]
-    app.run(*TWO, f"hydra.sweeper.limits={{val/f1: {limit}}}")
+    app.run(*TWO, f"+hydra.sweeper.limits={{val/f1: {limit}}}")
     within = trials[trials["x"] <= limit]
     assert read_best(app.folder).number == within.loc[within["val/auroc"].idxmax(), "number"]
     assert len(app.tested()) == 1
@@ -200,8 +200,10 @@ def test_a_sweep_can_start_with_the_best_points_of_another(app, capsys):
 
 
 def test_a_key_under_a_condition_is_searched_where_it_holds(app):
-    app.run("+hydra.sweeper.when={size=8: {batch: 'choice(4, 5)'}}", "hydra.sweeper.n_trials=6")
-    trials = pd.read_csv(app.folder / "trials.csv")
+    lines = ["# @package _global_", "defaults: [stub]", "hydra: {sweeper: {when: {size=8: {batch: 'choice(4, 5)'}}}}"]
+    (app.configs / "hparams_search" / "when.yaml").write_text("\n".join(lines))
+    app.run("hydra.sweeper.n_trials=6", search="when")
+    trials = pd.read_csv(app.root / "logs" / "sweeps" / "when-template" / "trials.csv")
     assert (trials["batch"].notna() == (trials["size"] == 8)).all()
     assert trials["size"].nunique() == 2
 
