@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from cxr.entry import prepare_environment, tell_errors
 from cxr.errors import ConfigError
-from cxr.experiments.sweeper import is_trial, register_sweeper
+from cxr.experiments.sweeper import is_trial, judged_trial, register_sweeper
 
 TRAIN = Path(__file__).with_name("train.py").absolute()
 
@@ -21,9 +21,9 @@ TRAIN = Path(__file__).with_name("train.py").absolute()
 @hydra.main(config_path="configs", config_name="run")
 def main(config: DictConfig) -> object:
     """Train once or run a plan; what stops a trial of a sweep is recorded by the sweeper, anything else is told."""
-    task = run_plan if "plan" in config else train
-    run = task if tell_errors(is_trial)() else tell_errors(task)
-    return run(config)
+    if tell_errors(is_trial)():
+        return train_trial(config)
+    return tell_errors(run_plan if "plan" in config else train)(config)
 
 
 def train(config: DictConfig) -> object:
@@ -31,6 +31,12 @@ def train(config: DictConfig) -> object:
     from cxr.training.fit import fit
 
     return fit(config)
+
+
+def train_trial(config: DictConfig) -> object:
+    """Fit a trial of a search, which ends early when its study says so."""
+    with judged_trial():
+        return run_plan(config) if "plan" in config else train(config)
 
 
 def run_plan(config: DictConfig) -> object:

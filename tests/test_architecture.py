@@ -28,7 +28,7 @@ FLOORS = [
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 FENCES = {
-    "hydra": ("compose.py", "training/building.py", "experiments/sweeper.py"),
+    "hydra": ("compose.py", "training/building.py", "experiments/sweeper.py", "experiments/sweep_config.py"),
     "pytorch_lightning": ("training/",),
     "lightning_fabric": ("training/",),
     "wandb": ("training/callbacks/wandb_media.py",),

@@ -1,6 +1,8 @@
 """The tests' own run.py, in this process and as a file, and a study in memory."""
 
+import contextlib
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,6 +68,29 @@ def study():
 
 
 @pytest.fixture
-def stub_command(tmp_path) -> list[str]:
+def stub_command(tmp_path, monkeypatch) -> list[str]:
     """The command of the tests' own run.py; to be run in `tmp_path`."""
-    return [sys.executable, str(STUB), str(stub.write_configs(tmp_path / "configs"))]
+    monkeypatch.setenv("STUB_CONFIGS", str(stub.write_configs(tmp_path / "configs")))
+    return [sys.executable, str(STUB)]
+
+
+def load_neighbour(name):
+    """A module beside this file, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    """A PostgreSQL server that runs; skipped where the binaries or the driver are absent."""
+    databases = load_neighbour("databases")
+    if databases.find_binary("initdb") is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    pytest.importorskip("psycopg")
+    server = databases.Postgres(tmp_path / "postgres")
+    server.start()
+    yield server
+    with contextlib.suppress(subprocess.CalledProcessError):
+        server.stop()

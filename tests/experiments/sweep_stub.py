@@ -1,14 +1,15 @@
 """A tiny run.py with the project's own run.yaml and hparams_search/study.yaml, whose trials take milliseconds.
 
-The tests load it; `python sweep_stub.py CONFIGS -m hparams_search=stub ...` is the same in a process of its own.
+The tests load it; `STUB_CONFIGS=FOLDER python sweep_stub.py -m hparams_search=stub ...` is the same as a process.
 """
 
 import math
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +58,7 @@ def write_configs(folder: Path) -> Path:
     shutil.copy(CONFIGS / "run.yaml", folder)
     shutil.copy(CONFIGS / "hydra" / "default.yaml", folder / "hydra")
     shutil.copy(CONFIGS / "hparams_search" / "study.yaml", folder / "hparams_search")
+    shutil.copytree(CONFIGS / "hydra" / "pruner", folder / "hydra" / "pruner")
     shutil.copy(CONFIGS / "plan" / "none.yaml", folder / "plan")
     (folder / "train.yaml").write_text(TRAIN)
     (folder / "hparams_search" / "stub.yaml").write_text(SEARCH)
@@ -69,6 +71,7 @@ def write_configs(folder: Path) -> Path:
 class StubResult:
     best_score: float
     best_checkpoint: Path
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_trial(config: DictConfig) -> StubResult:
@@ -89,7 +92,7 @@ def run_trial(config: DictConfig) -> StubResult:
                 sys.exit(1)
         case "exit":
             sys.exit(3)
-    return StubResult(1.0 - abs(config.x - 0.3), output / "best.ckpt")
+    return StubResult(1.0 - abs(config.x - 0.3), output / "best.ckpt", {"val/f1": float(config.x)})
 
 
 def make_fit_stub(log: Path) -> ModuleType:
@@ -112,8 +115,11 @@ def make_fit_stub(log: Path) -> ModuleType:
 
 
 def hang_or_run_trial(config: DictConfig) -> StubResult:
-    """A trial that hangs where the command says `+hang_at=NUMBER`."""
+    """A trial that hangs where the command says `+hang_at=NUMBER`, and else takes `+seconds=SECONDS`."""
     assert tell_errors(is_trial)()
+    with Path("started.txt").open("a") as file:
+        file.write(f"{HydraConfig.get().job.num} {os.getpid()} {os.environ.get('OMP_NUM_THREADS')}\n")
+    time.sleep(OmegaConf.select(config, "seconds", default=0.0))
     if OmegaConf.select(config, "hang_at") == HydraConfig.get().job.num:
         Path(config.paths.output_dir, "hangs").touch()
         time.sleep(600)
@@ -129,4 +135,4 @@ def run(configs: Path | str, task: Callable[[DictConfig], object]) -> None:
 
 if __name__ == "__main__":
     sys.modules["cxr.training.fit"] = make_fit_stub(Path("tested.txt"))
-    run(sys.argv.pop(1), hang_or_run_trial)
+    run(os.environ["STUB_CONFIGS"], hang_or_run_trial)

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cxr.experiments.study import suggest
-from cxr.experiments.sweeper import make_sampler, parse_search
+from cxr.experiments.sweep_config import make_pruner, make_sampler, parse_search
 from cxr.models.custom_cnn import build_custom_cnn
 from cxr.models.head import ACTIVATIONS
 
@@ -41,6 +41,25 @@ def test_every_searched_key_exists_in_every_recipe_and_none_flips(search, experi
     for key in parse(config).space:
         assert OmegaConf.select(config, key) is not None, key
         assert "flip" not in key
+
+
+@pytest.mark.parametrize("net", ["custom_cnn", "resnet18", "resnetv2_50"])
+def test_every_net_of_the_search_for_one_has_the_keys_that_are_searched_with_it(net):
+    config = compose_search("nets", "demo")
+    sweeper = OmegaConf.to_container(config.hydra.sweeper)
+    search = parse_search(sweeper["params"], [f"net={net}"], sweeper["when"])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = search.draw(study.ask())
+    assert ("net.filters_1" in drawn) == (net == "custom_cnn")
+    chosen = compose("run", overrides=["experiment=demo", *search.overrides(drawn)])
+    assert all(OmegaConf.select(chosen, key) == value for key, value in drawn.items())
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband", "none"])
+def test_every_pruner_is_made(pruner):
+    words = ["hparams_search=template_optuna", "experiment=demo", f"hydra/pruner={pruner}"]
+    config = compose("run", overrides=words, return_hydra_config=True)
+    assert isinstance(make_pruner(config.hydra.sweeper.pruner), optuna.pruners.BasePruner)
 
 
 def test_the_template_search_varies_optimisation_regularisation_and_augmentation():

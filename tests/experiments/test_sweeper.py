@@ -2,15 +2,11 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
-from filelock import FileLock
-from omegaconf import OmegaConf
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution
 
-import cxr.experiments.sweeper as sweeper
 from cxr.entry import tell_errors
-from cxr.errors import ConfigError
 from cxr.experiments.sweep_records import read_best
-from cxr.experiments.sweeper import is_trial, make_sampler, parse_search
+from cxr.experiments.sweeper import is_trial
 
 
 def open_study(folder, name="stub-template"):
@@ -89,11 +85,13 @@ def test_a_sweep_without_any_value_ends_with_the_reason(app):
 
 def test_trials_of_a_killed_process_are_failed_at_the_start_and_run_anew(app, capsys):
     app.run("hydra.sweeper.n_trials=1")
-    open_study(app.folder).ask()
+    open_study(app.folder).ask({"x": FloatDistribution(0.0, 1.0)})
     app.run("hydra.sweeper.n_trials=2")
     assert states(app.folder) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert errors(app.folder)[1] == "interrupted"
-    assert "trial 1 was interrupted" in capsys.readouterr().out
+    assert "trial 1 was interrupted; its parameters are tried again" in capsys.readouterr().out
+    lost, again = open_study(app.folder).trials[1:]
+    assert lost.params["x"] == again.params["x"]
 
 
 @pytest.mark.parametrize("kind", ["interrupt", "lightning_interrupt"])
@@ -108,14 +106,6 @@ def test_ctrl_c_fails_the_current_trial_and_the_same_command_goes_on(app, capsys
     assert "the same command continues" in told
     app.run(*command)
     assert states(app.folder) == ["FAIL", "COMPLETE"]
-
-
-def test_a_second_process_on_one_study_is_refused(app, monkeypatch):
-    monkeypatch.setattr(sweeper, "LOCK_SECONDS", 0.1)
-    app.folder.mkdir(parents=True)
-    with FileLock(app.folder / ".lock"), pytest.raises(SystemExit, match="another process is running the sweep"):
-        app.run()
-    assert not (app.folder / "study.db").exists()
 
 
 def test_missing_data_fails_before_trial_0(app):
@@ -183,67 +173,52 @@ def test_a_job_without_a_search_is_no_trial(app, multirun):
     assert seen == [False]
 
 
-def parse(arguments=(), **params):
-    return parse_search({key.replace("__", "."): value for key, value in params.items()}, list(arguments))
+TWO = ("hydra.sweeper.metrics=[val/auroc,val/f1]", "hydra.sweeper.modes=[max,min]", "hydra.sweeper.n_trials=4")
 
 
-def test_the_search_space_follows_hydras_sweep_syntax():
-    search = parse(
-        ["data=siim", "~callbacks.progress"],
-        optimizer__lr="tag(log, interval(1e-5, 1e-2))",
-        net__filters="range(16, 67, 10)",
-        net__rate="interval(0.0, 0.5)",
-        net__activation="choice(relu, 'leaky relu')",
-    )
-    assert search.space == {
-        "optimizer.lr": FloatDistribution(1e-5, 1e-2, log=True),
-        "net.filters": IntDistribution(16, 66, step=10),
-        "net.rate": FloatDistribution(0.0, 0.5),
-        "net.activation": CategoricalDistribution(["relu", "leaky relu"]),
-    }
-    assert search.overrides({"net.activation": "leaky relu", "net.rate": 0.25}) == [
-        "data=siim", "~callbacks.progress", "net.activation=leaky relu", "net.rate=0.25", "test=false", "report=false",
-    ]  # fmt: skip
+def test_several_goals_have_a_front_and_a_test_only_with_limits(app, capsys):
+    app.run(*TWO)
+    trials = pd.read_csv(app.folder / "trials.csv")
+    assert list(trials["val/f1"]) == pytest.approx(list(trials["x"]))
+    assert trials["front"].any()
+    assert "on the front: trial" in capsys.readouterr().out
+    assert (app.tested(), (app.folder / "best.yaml").exists()) == ([], False)
+    limit = trials["x"].sort_values().iloc[1]
+    app.run(*TWO, f"+hydra.sweeper.limits={{val/f1: {limit}}}")
+    within = trials[trials["x"] <= limit]
+    assert read_best(app.folder).number == within.loc[within["val/auroc"].idxmax(), "number"]
+    assert len(app.tested()) == 1
 
 
-def test_a_fixed_value_on_the_command_line_takes_the_key_out_of_the_search():
-    search = parse(["x=0.25"], x="interval(0.0, 1.0)", size="choice(8, 16)")
-    assert (list(search.space), search.fixed) == (["size"], ("x=0.25",))
+def test_a_sweep_can_start_with_the_best_points_of_another(app, capsys):
+    app.run("hydra.sweeper.n_trials=3")
+    best = read_best(app.folder).params
+    app.run("hydra.sweeper.n_trials=1", "study_name=next", f"hydra.sweeper.warm_start={app.folder}")
+    assert "1 points of" in capsys.readouterr().out
+    (trial,) = open_study(app.root / "logs" / "sweeps" / "next", "next").trials
+    assert trial.params == best
 
 
-def test_trials_never_touch_the_test_part_whatever_is_typed():
-    words = parse(["test=true", "report=true"], x="choice(1, 2)").overrides({"x": 1})
-    assert words[-2:] == ["test=false", "report=false"]
+def test_a_key_under_a_condition_is_searched_where_it_holds(app):
+    lines = ["# @package _global_", "defaults: [stub]", "hydra: {sweeper: {when: {size=8: {batch: 'choice(4, 5)'}}}}"]
+    (app.configs / "hparams_search" / "when.yaml").write_text("\n".join(lines))
+    app.run("hydra.sweeper.n_trials=6", search="when")
+    trials = pd.read_csv(app.root / "logs" / "sweeps" / "when-template" / "trials.csv")
+    assert (trials["batch"].notna() == (trials["size"] == 8)).all()
+    assert trials["size"].nunique() == 2
 
 
 @pytest.mark.parametrize(
-    ("typed", "message"),
+    ("word", "told"),
     [
-        ("0.1", "nothing to search: every key"),
-        ("range(8,16,0)", "the search space cannot be read: .*nonzero step"),
-        ("choice(", "the search space cannot be read: .*mend hydra.sweeper.params"),
+        ("workers=0", "workers must be a whole number of at least 1, but got 0"),
+        ("heartbeat=0.5", "heartbeat must be a whole number of at least 1, but got 0.5"),
+        ("patience=-1", "patience must be a number of seconds >= 0, but got -1"),
+        ("storage=mysql://host/db", "storage must be sqlite:.* but got mysql"),
+        ("pruner._target_=os.system", "pruner must be a class of optuna.pruners"),
     ],
 )
-def test_what_cannot_be_searched_is_told_in_one_sentence(typed, message):
-    with pytest.raises(ConfigError, match=f"(?s){message}"):
-        parse(x=typed)
-
-
-def test_a_seeded_sampler_moves_on_with_the_trials():
-    config = OmegaConf.create({"_target_": "optuna.samplers.RandomSampler", "seed": 3})
-    study = optuna.create_study()
-
-    def draw(existing):
-        study.sampler = make_sampler(config, existing)
-        return study.ask({"x": FloatDistribution(0.0, 1.0)}).params["x"]
-
-    assert draw(0) == draw(0)
-    assert len({draw(0), draw(1), draw(2)}) == 3
-
-
-@pytest.mark.parametrize(
-    "config", [{"_target_": "os.system", "command": "true"}, {"_target_": "optuna.samplers.RandomSampler", "speed": 1}]
-)
-def test_only_samplers_of_optuna_are_made(config):
-    with pytest.raises(ConfigError, match="sampler must be a class of optuna.samplers and its arguments, but got"):
-        make_sampler(OmegaConf.create(config), 0)
+def test_settings_of_the_sweep_are_checked(app, word, told):
+    with pytest.raises(SystemExit, match=told):
+        app.run(f"hydra.sweeper.{word}")
+    assert not (app.folder / "study.db").exists()

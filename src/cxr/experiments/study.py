@@ -1,6 +1,6 @@
-"""An Optuna study that goes on: opened or made, cleaned of killed trials, kept to one search, run to its total.
+"""An Optuna study that goes on: opened or made, cleaned of killed trials, kept to one search, its trials run.
 
-Knows nothing of Hydra, of training, or of what a trial does. One process at a time: the caller holds the lock.
+Knows nothing of Hydra, of training, of what a trial does, or of other processes on the same study.
 """
 
 import math
@@ -16,6 +16,7 @@ from optuna.distributions import (
     IntDistribution,
     check_distribution_compatibility,
 )
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -39,25 +40,27 @@ def storage_errors(storage: str) -> Iterator[None]:
         ) from error
 
 
-def open_study(storage: str, name: str, mode: str) -> optuna.Study:
+def open_study(storage: str | BaseStorage, name: str, *modes: str) -> optuna.Study:
     """Open the study `name`, or make it.
 
     Args:
-        storage: Database URL, for example ``sqlite:///logs/sweeps/x/study.db``; its folder exists.
+        storage: Database URL, for example ``sqlite:///logs/sweeps/x/study.db``, whose folder exists; or the database.
         name: Name of the study in that database.
-        mode: ``"max"`` or ``"min"``: where a better value lies.
+        modes: ``"max"`` or ``"min"`` for each value of a trial: where a better one lies.
 
     Raises:
-        ConfigError: `mode` is neither, or the study was made with the other one.
+        ConfigError: A mode is neither, or the study was made with other ones.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if mode not in DIRECTIONS:
-        raise ConfigError(f"monitor.mode must be one of {', '.join(DIRECTIONS)}, but got {mode!r}")
-    study = optuna.create_study(storage=storage, study_name=name, direction=DIRECTIONS[mode], load_if_exists=True)
-    direction = study.direction.name.lower()
-    if direction != DIRECTIONS[mode]:
+    for mode in modes:
+        if mode not in DIRECTIONS:
+            raise ConfigError(f"monitor.mode must be one of {', '.join(DIRECTIONS)}, but got {mode!r}")
+    wanted = [DIRECTIONS[mode] for mode in modes]
+    study = optuna.create_study(storage=storage, study_name=name, directions=wanted, load_if_exists=True)
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != wanted:
         raise ConfigError(
-            f"study {name} was started to {direction}, but monitor.mode={mode} asks to {DIRECTIONS[mode]}; "
+            f"study {name} was started to {' and '.join(directions)}, but this command asks to {' and '.join(wanted)}; "
             "repeat the first command, or start another study with study_name=NAME"
         )
     return study
@@ -80,21 +83,17 @@ def count_ended(study: optuna.Study) -> int:
     )
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial:
-    """The finished trial with the best value.
-
-    Raises:
-        TrainingError: No trial finished with a value.
-    """
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        last = study.trials[-1]
-        reason = last.user_attrs.get("error", "interrupted")
-        raise TrainingError(
-            f"expected at least one trial of study {study.study_name} to give a value, but all {len(study.trials)} "
-            f"failed, the last with: {reason}; mend that, then raise hydra.sweeper.n_trials or start another study "
-            "with study_name=NAME"
-        )
-    return study.best_trial
+def require_value(study: optuna.Study) -> None:
+    """Raise TrainingError unless a trial finished with a value."""
+    if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return
+    last = study.trials[-1]
+    reason = last.user_attrs.get("error", "interrupted")
+    raise TrainingError(
+        f"expected at least one trial of study {study.study_name} to give a value, but all {len(study.trials)} "
+        f"failed, the last with: {reason}; mend that, then raise hydra.sweeper.n_trials or start another study "
+        "with study_name=NAME"
+    )
 
 
 def check_same_search(
@@ -175,27 +174,35 @@ def first_point(space: Space) -> dict[str, Any]:
 def run_trials(
     study: optuna.Study,
     count: int,
-    objective: Callable[[Trial], float],
+    objective: Callable[[Trial], float | Sequence[float]],
     after_trial: Callable[[optuna.Study, FrozenTrial], None],
     collect_garbage: bool = True,
 ) -> None:
     """Run `count` trials; one that raises or gives NaN or infinity is recorded as failed, and the next one starts.
 
-    The failure's message becomes the trial's user attribute ``error``. Ctrl-C fails the current trial without one and
-    is raised again. Collecting garbage after each trial gives back the memory of a net, and takes longer than a small
-    model.
+    One that raises `optuna.TrialPruned` is recorded as pruned. A failure's message becomes the trial's user attribute
+    ``error``. Ctrl-C fails the current trial without one and is raised again. Collecting garbage after each trial gives
+    back the memory of a net, and takes longer than a small model.
     """
 
-    def recorded(trial: Trial) -> float:
+    def recorded(trial: Trial) -> list[float]:
         try:
-            value = float(objective(trial))
-            if not math.isfinite(value):
-                raise DataError(f"the monitored value must be a finite number, but got {value}")
+            return _finite(objective(trial))
+        except optuna.TrialPruned:
+            raise
         except Exception as error:
             trial.set_user_attr("error", str(error) or type(error).__name__)
             raise
-        return value
 
     study.optimize(
         recorded, n_trials=count, catch=(Exception,), callbacks=[after_trial], gc_after_trial=collect_garbage
     )
+
+
+def _finite(found: float | Sequence[float]) -> list[float]:
+    """The value or values of a trial as numbers; raises DataError for one that is none."""
+    values = [float(value) for value in (found if isinstance(found, Sequence) else [found])]
+    for value in values:
+        if not math.isfinite(value):
+            raise DataError(f"the monitored value must be a finite number, but got {value}")
+    return values

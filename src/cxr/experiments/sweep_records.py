@@ -2,7 +2,7 @@
 
 Knows nothing of Hydra or training. Reads an Optuna study whose trials have the user attributes ``run_dir``,
 ``checkpoint`` (both relative to the sweep folder) and ``error``, and whose own attribute ``test`` holds the trial that
-was tested and its metrics.
+was tested and its metrics. Of several processes, the caller lets one at a time write.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from cxr.errors import DataError
+from cxr.experiments.goals import Goals
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -70,17 +71,17 @@ def read_best(folder: Path) -> BestTrial:
         raise DataError(f"{path} is damaged ({reason}); repeat the command of the sweep to write it anew") from error
 
 
-def find_best(study: "Study", metric: str) -> BestTrial | None:
-    """The best finished trial, or None while there is none."""
-    if not any(trial.state.name == "COMPLETE" for trial in study.trials):
+def find_best(study: "Study", goals: Goals) -> BestTrial | None:
+    """The best finished trial, or None while there is none, or where several goals name none."""
+    trial = goals.best(study)
+    if trial is None:
         return None
-    trial = study.best_trial
     tested = study.user_attrs.get("test", {})
     return BestTrial(
         study=study.study_name,
         number=trial.number,
-        metric=metric,
-        value=float(trial.value),
+        metric=goals.main,
+        value=float(trial.values[0]),
         params=dict(trial.params),
         run_dir=trial.user_attrs["run_dir"],
         checkpoint=trial.user_attrs["checkpoint"],
@@ -88,19 +89,28 @@ def find_best(study: "Study", metric: str) -> BestTrial | None:
     )
 
 
-def make_trials_table(study: "Study") -> pd.DataFrame:
-    """One row per trial: number, state, value, seconds, one column per searched key, checkpoint, error."""
+def make_trials_table(study: "Study", goals: Goals) -> pd.DataFrame:
+    """One row per trial: number, state, value, epochs, seconds, one column per searched key, checkpoint, error.
+
+    With several goals there is a column for each in place of ``value``, and ``front`` says whether no other trial is
+    better in every respect. A pruned trial has the value of its last epoch.
+    """
     keys = list(dict.fromkeys(key for trial in study.trials for key in trial.params))
-    columns = ["number", "state", "value", "seconds", *keys, "checkpoint", "error"]
-    return pd.DataFrame([_trial_row(trial) for trial in study.trials], columns=columns)
+    names = ["value"] if len(goals.metrics) == 1 else [*goals.metrics, "front"]
+    columns = ["number", "state", *names, "epochs", "seconds", *keys, "checkpoint", "error"]
+    front = goals.front(study)
+    rows = [_trial_row(trial, names) | {"front": trial.number in front} for trial in study.trials]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _trial_row(trial: "FrozenTrial") -> dict[str, Any]:
+def _trial_row(trial: "FrozenTrial", names: list[str]) -> dict[str, Any]:
     failed = trial.state.name == "FAIL"
+    values = [None] * len(names) if trial.values is None else trial.values
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "value": trial.value,
+        **dict(zip(names, values, strict=False)),
+        "epochs": len(trial.intermediate_values) if trial.intermediate_values else None,
         "seconds": None if trial.duration is None else round(trial.duration.total_seconds(), 1),
         **trial.params,
         "checkpoint": trial.user_attrs.get("checkpoint"),
@@ -108,14 +118,14 @@ def _trial_row(trial: "FrozenTrial") -> dict[str, Any]:
     }
 
 
-def write_records(study: "Study", folder: Path, metric: str) -> None:
-    """Write ``trials.csv`` and, once a trial has finished, ``best.yaml``.
+def write_records(study: "Study", folder: Path, goals: Goals) -> None:
+    """Write ``trials.csv`` and, where there is a best trial, ``best.yaml``.
 
     Raises:
         DataError: The folder cannot be written.
     """
-    best = find_best(study, metric)
-    replace_file(folder / TRIALS_FILE, make_trials_table(study).to_csv(index=False))
+    best = find_best(study, goals)
+    replace_file(folder / TRIALS_FILE, make_trials_table(study, goals).to_csv(index=False))
     if best is not None:
         replace_file(folder / BEST_FILE, yaml.safe_dump(asdict(best), sort_keys=False, allow_unicode=True))
 
@@ -136,18 +146,30 @@ def replace_file(path: Path, text: str) -> None:
         ) from error
 
 
-def summarize(study: "Study", folder: Path, metric: str) -> str:
+def summarize(study: "Study", folder: Path, goals: Goals) -> str:
     """The standing of the sweep in a few lines for the terminal."""
-    table = make_trials_table(study)
+    table = make_trials_table(study, goals)
     states = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
-    best = find_best(study, metric)
-    if best is None:
-        return f"trials: {states if states else 'none'}; folder: {folder}"
-    lines = [
-        f"trials: {states}; folder: {folder}",
-        f"best: trial {best.number}, {metric} = {best.value:.4f}",
+    lines = [f"trials: {states if states else 'none'}; folder: {folder}"]
+    if len(goals.metrics) > 1:
+        lines += _tell_front(table, goals)
+    best = find_best(study, goals)
+    return "\n".join(lines if best is None else [*lines, *_tell_best(best, folder)])
+
+
+def _tell_front(table: pd.DataFrame, goals: Goals) -> list[str]:
+    front = table[table["front"]].sort_values(goals.main)
+    rows = front[["number", *goals.metrics]].itertuples(index=False)
+    told = [
+        ", ".join(f"{name} {value:.4g}" for name, value in zip(goals.metrics, row[1:], strict=True)) for row in rows
+    ]
+    return [f"on the front: trial {number}: {text}" for number, text in zip(front["number"], told, strict=True)]
+
+
+def _tell_best(best: BestTrial, folder: Path) -> list[str]:
+    return [
+        f"best: trial {best.number}, {best.metric} = {best.value:.4f}",
         *(f"  {key} = {value}" for key, value in best.params.items()),
         f"checkpoint: {folder / best.checkpoint}",
         *(f"  {key} = {value:.4f}" for key, value in best.headline_test().items()),
     ]
-    return "\n".join(lines)

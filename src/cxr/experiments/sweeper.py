@@ -1,108 +1,38 @@
 """The sweeper behind ``run.py -m hparams_search=...``: typing the same command again continues the same study.
 
-The search-space syntax and its parser are those of hydra-optuna-sweeper. The loop is this project's: that plugin's
-counts the trials of one call, restarts the job folders at 0 and ends at the first failing trial.
-Knows nothing of training: a trial is a Hydra job whose result has a `best_score` and a `best_checkpoint`.
-Does not guarantee anything to two processes on one study: the second is refused.
+Typed while it runs, here or on another machine, it joins in as one more worker. The search-space syntax is that of
+hydra-optuna-sweeper. The loop is this project's: that plugin's counts the trials of one call, restarts the job folders
+at 0, ends at the first failing trial and cannot stop a trial early.
+Knows nothing of training: a trial is a Hydra job whose result has a `best_score`, a `best_checkpoint` and `metrics`.
 """
 
 import copy
-import importlib
 import os
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
-from hydra.errors import InstantiationException, OverrideParseException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
-from cxr.errors import ConfigError, CxrError, TrainingError, require_extra
+from cxr.errors import ConfigError, CxrError, require_extra
+from cxr.experiments.sweep_config import make_pruner, make_sampler, parse_search
 from cxr.experiments.sweep_page import write_page
 from cxr.experiments.sweep_records import summarize, write_records
+from cxr.experiments.sweep_search import Search
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial, Trial
 
-LOCK_SECONDS = 10.0  # data loader workers of a killed sweep hold its lock until they notice, about 5 s later
-
-
-class TrialResult(Protocol):
-    """What the task of a trial returns."""
-
-    best_score: float
-    best_checkpoint: Path
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a sweep varies and what it holds fixed.
-
-    Attributes:
-        space: Config key to Optuna distribution.
-        fixed: Override lines that every trial gets.
-    """
-
-    space: Mapping[str, Any]
-    fixed: tuple[str, ...]
-
-    def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """The command line of one trial; trials never touch the test part."""
-        return [*self.fixed, *(f"{key}={value}" for key, value in params.items()), "test=false", "report=false"]
-
-
-def parse_search(params: Mapping[str, Any], arguments: Sequence[str]) -> Search:
-    """Read a search space; a fixed value on the command line takes its key out of it.
-
-    Args:
-        params: Config keys to sweep expressions, or to fixed values.
-        arguments: The override lines of the command, which may hold sweep expressions too.
-
-    Raises:
-        ConfigError: An expression has no meaning, or nothing is left to search.
-    """
-    parser = importlib.import_module("hydra_plugins.hydra_optuna_sweeper._impl")
-    lines = [f"{key}={value}" for key, value in params.items()]
-    try:
-        space, fixed, deletions = parser.create_params_from_overrides([*lines, *arguments])
-    except (ValueError, OverrideParseException) as error:
-        raise ConfigError(f"the search space cannot be read: {error}; mend hydra.sweeper.params") from error
-    space = {key: distribution for key, distribution in space.items() if key not in fixed}
-    if not space:
-        raise ConfigError(
-            "nothing to search: every key has a fixed value; give one a range, for example "
-            "'optimizer.lr=tag(log,interval(1e-4,1e-2))'"
-        )
-    return Search(space, (*(f"{key}={value}" for key, value in fixed.items()), *deletions))
-
-
-def make_sampler(config: DictConfig, existing: int) -> "BaseSampler":
-    """A sampler of Optuna whose seed, unless null, is moved on by the number of trials that exist.
-
-    Raises:
-        ConfigError: The config names no sampler, or gives it arguments that it does not have.
-    """
-    seed = config.get("seed")
-    seed = None if seed is None else seed + existing
-    try:
-        return instantiate(config, seed=seed, _execution_whitelist_=("optuna.samplers.*",))
-    except (InstantiationException, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"hydra.sweeper.sampler must be a class of optuna.samplers and its arguments, but got {config}: {error}"
-        ) from error
+    from cxr.experiments.sweep_storage import Lock, PatientStorage
 
 
 def register_sweeper() -> None:
@@ -123,17 +53,41 @@ def is_trial() -> bool:
     return search is not None
 
 
+def judged_trial() -> AbstractContextManager[None]:
+    """What lets the study judge the running trial while it trains; of several values of a trial there is no judge."""
+    from cxr.experiments.sweep_judge import StudyJudge
+    from cxr.training.judging import judged_by
+
+    hydra = HydraConfig.get()
+    sweeper = hydra.sweeper
+    if len(sweeper.metrics) > 1:
+        return nullcontext()
+    judge = StudyJudge(
+        sweeper.storage, sweeper.study_name, hydra.job.num, sweeper.metrics[0], make_pruner(sweeper.pruner),
+        sweeper.patience, sweeper.heartbeat,
+    )  # fmt: skip
+    return judged_by(judge)
+
+
 class StudySweeper(Sweeper):
-    """Runs the trials of one Optuna study until it holds `n_trials`, then tests the best one.
+    """Runs trials of one Optuna study until it holds `n_trials`, then tests the best one.
 
     Args:
-        n_trials: Total of the study over all calls; trials that were killed or stopped do not count.
+        n_trials: Total of the study over all calls and workers; trials that were killed or stopped do not count.
+        workers: How many processes this command starts; 1: it is the worker itself.
         study_name: Name of the study in the storage.
         storage: Database URL.
-        metric: What the objective is, for the records.
-        mode: ``"max"`` or ``"min"``.
+        heartbeat: Seconds between two signs of life of a running trial.
+        patience: Seconds to wait for a database that does not answer.
+        metrics: What a trial is judged by, the main one first.
+        modes: ``"max"`` or ``"min"`` for each of them.
+        limits: Worst values that the best trial may have, where there are several metrics.
         sampler: Config of a sampler from ``optuna.samplers``; its seed, unless null, moves on with each existing trial.
+        pruner: Config of a pruner from ``optuna.pruners``.
+        warm_start: Folder of an earlier sweep, or name of a study in the same storage, whose best points are tried
+            first; None: no such thing.
         params: Search space: config keys to ``interval``, ``choice``, ``range`` or ``tag(log, interval)`` expressions.
+        when: Conditions such as ``net=custom_cnn`` to what is searched as well where they hold.
         may_change: Config keys or sections that may differ between two calls on one study.
     """
 
@@ -144,21 +98,35 @@ class StudySweeper(Sweeper):
     def __init__(
         self,
         n_trials: int,
+        workers: int,
         study_name: str,
         storage: str,
-        metric: str,
-        mode: str,
+        heartbeat: int,
+        patience: float,
+        metrics: Sequence[str],
+        modes: Sequence[str],
+        limits: DictConfig,
         sampler: DictConfig,
+        pruner: DictConfig,
+        warm_start: str | None,
         params: DictConfig,
+        when: DictConfig,
         may_change: Sequence[str],
     ) -> None:
         self.n_trials = n_trials
+        self.workers = workers
         self.study_name = study_name
         self.storage = storage
-        self.metric = metric
-        self.mode = mode
+        self.heartbeat = heartbeat
+        self.patience = patience
+        self.metrics = list(metrics)
+        self.modes = list(modes)
+        self.limits = limits
         self.sampler = sampler
+        self.pruner = pruner
+        self.warm_start = warm_start
         self.params = params
+        self.when = when
         self.may_change = tuple(may_change)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -172,13 +140,10 @@ class StudySweeper(Sweeper):
         self.console = Console(soft_wrap=True, highlight=False, markup=False)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Continue the study; an error ends the process with its sentence and code 1, Ctrl-C with code 130."""
+        """Take part in the study; an error ends the process with its sentence and code 1, Ctrl-C with code 130."""
         try:
             self._check_environment()
-            search = parse_search(self.params, arguments)
-            settings = self._preflight(search)
-            with self._locked():
-                self._continue(search, settings)
+            self._take_part(arguments)
         except CxrError as error:
             raise SystemExit(f"error: {error}") from error
         except KeyboardInterrupt:
@@ -188,15 +153,35 @@ class StudySweeper(Sweeper):
     def _check_environment(self) -> None:
         for module in ("hydra_plugins", "hydra_plugins.hydra_optuna_sweeper", "optuna", "plotly"):
             require_extra(module, "sweep")
-        if isinstance(self.n_trials, bool) or not isinstance(self.n_trials, int) or self.n_trials < 1:
-            raise ConfigError(f"hydra.sweeper.n_trials must be a whole number of at least 1, but got {self.n_trials!r}")
+        for name in ("n_trials", "workers", "heartbeat"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"hydra.sweeper.{name} must be a whole number of at least 1, but got {value!r}")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int | float) or self.patience < 0:
+            raise ConfigError(f"hydra.sweeper.patience must be a number of seconds >= 0, but got {self.patience!r}")
+
+    def _take_part(self, arguments: list[str]) -> None:
+        from cxr.experiments.sweep_trial import handed_trial, run_handed
+
+        handed = handed_trial()
+        if handed is not None:
+            run_handed(self._launch, *handed, self._run_dir(handed[0]))
+            return
+        search = parse_search(self.params, arguments, self.when)
+        make_pruner(self.pruner)
+        settings = self._preflight(search)
+        self.apart = settings.get("trainer", {}).get("strategy", "auto") != "auto"
+        self._work(search, settings)
 
     def _preflight(self, search: Search) -> dict[str, Any]:
         """Check data, extras and metric on a first trial's config; returns the settings that all trials share."""
-        from cxr.experiments.study import first_point
         from cxr.training import fit
 
-        with self._as_job(search.overrides(first_point(search.space))) as config:
+        first, *others = search.first_points()
+        for point in others:
+            with self._as_job(search.overrides(point)):
+                pass
+        with self._as_job(search.overrides(first)) as config:
             fit.preflight(config)
             return cast(dict[str, Any], OmegaConf.to_container(config))
 
@@ -219,43 +204,49 @@ class StudySweeper(Sweeper):
         finally:
             state.cfg = before
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout:
-            raise ConfigError(
-                f"another process is running the sweep in {self.folder}; "
-                "wait for it, or start another with study_name=NAME"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def _work(self, search: Search, settings: Mapping[str, Any]) -> None:
+        from cxr.experiments.goals import make_goals
+        from cxr.experiments.study import storage_errors
+        from cxr.experiments.sweep_storage import tell_url
 
-    def _continue(self, search: Search, settings: Mapping[str, Any]) -> None:
-        from cxr.experiments import study as studies
-
-        with studies.storage_errors(self.storage):
-            study = studies.open_study(self.storage, self.study_name, self.mode)
-            self._check_folder(study)
-            studies.check_same_search(study, search.space, settings, self.may_change)
-            stale = studies.fail_stale_trials(study)
-            for number in stale:
-                self.console.print(f"trial {number} was interrupted; it is recorded as failed")
-            study.sampler = make_sampler(self.sampler, len(study.trials))
-            missing = max(0, self.n_trials - studies.count_ended(study))
-            self.console.print(
-                f"study {study.study_name}: {missing} of {self.n_trials} trials to run, in {self.folder}"
-            )
+        self.goals = make_goals(self.metrics, self.modes, self.limits, settings["monitor"]["metric"])
+        with storage_errors(tell_url(self.storage)):
+            study, storage = self._open(search, settings)
+            if self.workers > 1:
+                self._start_workers(study)
+                return
             try:
-                studies.run_trials(study, missing, lambda trial: self._run(trial, search), self._after_trial)
-                self._test_best(study)
+                self._run_trials(study, storage, search)
+                self._test_best(study, storage)
             finally:
                 self._write(study)
-                self.console.print(summarize(study, self.folder, self.metric))
+                self.console.print(summarize(study, self.folder, self.goals))
+
+    def _open(self, search: Search, settings: Mapping[str, Any]) -> tuple["Study", "PatientStorage"]:
+        """Open the study, or make it; one process at a time, so that it is made once."""
+        from cxr.experiments import study as studies
+        from cxr.experiments.sweep_storage import PatientStorage, holding
+        from cxr.experiments.warm_start import queue_best_points
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with holding(self._lock("claim")):
+            storage = PatientStorage(self.storage, self.patience, self.heartbeat)
+            study = studies.open_study(storage, self.study_name, *self.modes)
+            study.pruner = make_pruner(self.pruner)
+            self._check_folder(study)
+            is_new = "settings" not in study.user_attrs
+            studies.check_same_search(study, search.whole_space(), settings, self.may_change)
+            if is_new and self.warm_start is not None:
+                queued = queue_best_points(study, storage, self.warm_start, search.whole_space(), self.n_trials)
+                self.console.print(f"{queued} points of {self.warm_start} are tried first")
+        missing = max(0, self.n_trials - studies.count_ended(study))
+        self.console.print(f"study {study.study_name}: {missing} of {self.n_trials} trials to run, in {self.folder}")
+        return study, storage
+
+    def _lock(self, name: str) -> "Lock":
+        from cxr.experiments.sweep_storage import make_lock
+
+        return make_lock(self.storage, self.folder, self.study_name, name)
 
     def _check_folder(self, study: "Study") -> None:
         if not study.trials and any(self.folder.glob("trial_*")):
@@ -264,49 +255,73 @@ class StudySweeper(Sweeper):
                 "restore the database, or move the folder away to start anew"
             )
 
-    def _run(self, trial: "Trial", search: Search) -> float:
-        from cxr.experiments.study import suggest
+    def _start_workers(self, study: "Study") -> None:
+        from cxr.experiments.sweep_workers import run_workers
 
-        overrides = search.overrides(suggest(trial, search.space))
-        job = self._launch(overrides, trial.number)
-        run_dir = Path(cast(DictConfig, job.hydra_cfg).hydra.runtime.output_dir)
+        run_workers(self.workers, self.folder, self.console.print)
+        self.console.print(summarize(study, self.folder, self.goals))
+
+    def _run_trials(self, study: "Study", storage: "PatientStorage", search: Search) -> None:
+        from cxr.experiments.sweep_claims import Claims
+
+        claims = Claims(
+            study, storage, self._lock("claim"), self.n_trials,
+            lambda existing: make_sampler(self.sampler, existing), self.console.print,
+        )  # fmt: skip
+        claims.work(lambda trial: self._run(trial, search), self._after_trial)
+
+    def _run(self, trial: "Trial", search: Search) -> list[float]:
+        import optuna
+
+        from cxr.experiments.sweep_trial import run_apart, run_here
+        from cxr.training.judging import StoppedByJudgeError
+
+        overrides = search.overrides(search.draw(trial))
+        run_dir = self._run_dir(trial.number)
         trial.set_user_attr("run_dir", os.path.relpath(run_dir, self.folder))
         try:
-            result = cast(TrialResult, job.return_value)
-        except Exception:
-            (run_dir / "error.txt").write_text(traceback.format_exc())
-            raise
-        trial.set_user_attr("checkpoint", os.path.relpath(result.best_checkpoint, self.folder))
-        return result.best_score
+            if self.apart:
+                outcome = run_apart(overrides, trial.number, run_dir)
+            else:
+                outcome = run_here(self._launch, overrides, trial.number)
+        except StoppedByJudgeError as stopped:
+            raise optuna.TrialPruned(str(stopped)) from stopped
+        trial.set_user_attr("checkpoint", os.path.relpath(outcome.best_checkpoint, self.folder))
+        return self.goals.values(outcome, self.config.monitor.metric, outcome.run_dir)
 
-    def _launch(self, overrides: list[str], number: int) -> JobReturn:
-        try:
-            return self.launcher.launch([overrides], initial_job_idx=number)[0]
-        except SystemExit as error:  # the trainer turns Ctrl-C into an exit
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            raise TrainingError(
-                f"the trial ended the process with exit code {error.code}; it must return or raise"
-            ) from error
+    def _run_dir(self, number: int) -> Path:
+        return self.folder / f"trial_{number}"
+
+    def _launch(self, overrides: Sequence[str], number: int) -> Any:
+        return self.launcher.launch([list(overrides)], initial_job_idx=number)[0]
 
     def _after_trial(self, study: "Study", trial: "FrozenTrial") -> None:
-        if trial.value is None:
-            told = f"failed: {trial.user_attrs['error']}"
-        else:
-            told = f"{self.metric} {trial.value:.4f}, best {study.best_value:.4f} (trial {study.best_trial.number})"
-        self.console.print(f"trial {trial.number}: {told}")
+        self.console.print(f"trial {trial.number}: {self._tell(study, trial)}")
         self._write(study)
 
-    def _write(self, study: "Study") -> None:
-        write_records(study, self.folder, self.metric)
-        write_page(study, self.folder, self.metric, self.n_trials)
+    def _tell(self, study: "Study", trial: "FrozenTrial") -> str:
+        if trial.state.name == "PRUNED":
+            return f"stopped after {len(trial.intermediate_values)} epochs, others were better by then"
+        if trial.values is None:
+            return f"failed: {trial.user_attrs['error']}"
+        told = ", ".join(f"{name} {value:.4f}" for name, value in zip(self.goals.metrics, trial.values, strict=True))
+        best = self.goals.best(study)
+        return told if best is None else f"{told}, best {best.values[0]:.4f} (trial {best.number})"
 
-    def _test_best(self, study: "Study") -> None:
-        """Test the best trial, unless it is the one tested before."""
-        from cxr.experiments.study import best_trial
+    def _write(self, study: "Study") -> None:
+        with FileLock(self.folder / ".records.lock"):
+            write_records(study, self.folder, self.goals)
+            write_page(study, self.folder, self.goals, self.n_trials)
+
+    def _test_best(self, study: "Study", storage: "PatientStorage") -> None:
+        """Test the best trial, unless it is the one tested before; of several workers, one does."""
+        from cxr.experiments.study import require_value
+        from cxr.experiments.sweep_storage import holding
         from cxr.training import fit
 
-        best = best_trial(study)
-        if study.user_attrs.get("test", {}).get("trial") != best.number:
-            metrics = fit.test_run(self.folder / best.user_attrs["run_dir"])
-            study.set_user_attr("test", {"trial": best.number, "metrics": metrics})
+        require_value(study)
+        with holding(self._lock("test")):
+            best = self.goals.best(study)
+            if best is not None and study.user_attrs.get("test", {}).get("trial") != best.number:
+                metrics = fit.test_run(self.folder / best.user_attrs["run_dir"])
+                study.set_user_attr("test", {"trial": best.number, "metrics": metrics})

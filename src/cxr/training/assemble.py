@@ -21,6 +21,7 @@ from cxr.models.head import Classifier
 from cxr.training.building import build, plain
 from cxr.training.callbacks.averaging import MovingAverage
 from cxr.training.callbacks.checkpoint import AtomicCheckpointIO
+from cxr.training.callbacks.judged import judging_callbacks
 from cxr.training.config_rules import check_config
 from cxr.training.datamodule import ChestDataModule
 from cxr.training.metrics import metric_names
@@ -142,10 +143,11 @@ def build_loggers(config: DictConfig) -> list[Logger]:
 def build_trainer(config: DictConfig, loggers: list[Logger]) -> pl.Trainer:
     """The Trainer with callbacks and loggers; checkpoints are written atomically."""
     averaging = [] if config.ema is None else [MovingAverage(config.ema)]
-    callbacks = [*averaging, *(build(one, "callbacks") for one in config.callbacks.values() if one is not None)]
+    chosen = [build(one, "callbacks") for one in config.callbacks.values() if one is not None]
     return build(
         config.trainer, "trainer",
-        callbacks=callbacks, logger=loggers if loggers else False, default_root_dir=config.paths.output_dir,
+        callbacks=[*averaging, *chosen, *judging_callbacks()],
+        logger=loggers if loggers else False, default_root_dir=config.paths.output_dir,
         plugins=[AtomicCheckpointIO()], enable_progress_bar=config.callbacks.get("progress") is not None,
         enable_model_summary=False,
     )  # fmt: skip

@@ -21,9 +21,11 @@ from cxr.inference.bundle import write_bundle
 from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble
 from cxr.training.building import plain
+from cxr.training.callbacks.judged import raise_if_stopped
 from cxr.training.callbacks.wandb_media import finish_wandb, log_gallery
 from cxr.training.evaluate import evaluate, fit_beside, write_run_report
 from cxr.training.interrupts import interrupts
+from cxr.training.judging import StoppedByJudgeError
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 from cxr.training.summary import show_data, show_net, show_results, show_update
@@ -65,6 +67,7 @@ def fit(config: DictConfig) -> FitResult:
 
     Raises:
         CxrError: Anything the user can mend; what was saved before stays usable.
+        StoppedByJudgeError: Whoever judges the run asked it to stop, see `cxr.training.judging`.
     """
     folder = RunFolder(Path(config.paths.output_dir))
     start_logging(folder.root)
@@ -73,8 +76,8 @@ def fit(config: DictConfig) -> FitResult:
         begin(experiment, folder)
     try:
         result = train_and_evaluate(experiment, folder)
-    except BaseException:
-        finish_wandb(experiment.trainer.loggers, exit_code=1)
+    except BaseException as error:
+        finish_wandb(experiment.trainer.loggers, exit_code=int(not isinstance(error, StoppedByJudgeError)))
         raise
     finish_wandb(experiment.trainer.loggers, exit_code=0)
     return result
@@ -95,6 +98,7 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
     config = experiment.config
     log_hyperparameters(experiment)
     train(experiment)
+    raise_if_stopped(experiment.trainer)
     monitoring = (callback for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is not None)
     checkpoint = next(monitoring, None)
     if checkpoint is None or not checkpoint.best_model_path:
@@ -120,7 +124,7 @@ def conclude(experiment: Experiment, folder: RunFolder, metrics: dict[str, float
 
 
 def test_run(run_dir: Path) -> dict[str, float]:
-    """Open the test part for the best checkpoint of a finished run that was trained with ``test=false``.
+    """Open the test part for the best checkpoint of a finished run that was trained with ``test=false``, on one device.
 
     Args:
         run_dir: The run folder.
@@ -136,6 +140,7 @@ def test_run(run_dir: Path) -> dict[str, float]:
     config.paths.output_dir = str(run_dir)
     config.data.split_file = str(folder.split)
     config.logger = {}
+    config.trainer.update(devices=1, strategy="auto")
     start_logging(run_dir)
     experiment = assemble(config)
     metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])

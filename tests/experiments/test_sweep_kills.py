@@ -1,0 +1,79 @@
+"""Workers that share a study are killed at random, and no trial is lost or run twice."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+
+from cxr.experiments.sweep_claims import RERUN
+from cxr.experiments.sweep_storage import PatientStorage
+
+STUB = Path(__file__).with_name("claims_stub.py")
+TRIALS, WORKERS, KILLS = 120, 4, 20
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/study.db"
+    return request.getfixturevalue("postgres").url
+
+
+def start(address, folder):
+    return subprocess.Popen([sys.executable, str(STUB), address, str(folder), str(TRIALS), "1.0"])
+
+
+def read_ledger(folder):
+    path = folder / "ledger.txt"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_until_in_a_trial(worker, folder):
+    deadline = time.monotonic() + 120
+    while [word for word, _, pid in read_ledger(folder) if pid == str(worker.pid)][-1:] != ["begin"]:
+        assert worker.poll() is None, "the study ended before all kills were made"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kill_at_random(address, folder, draws):
+    """Run WORKERS workers, and replace one that is killed by another, KILLS times."""
+    workers = [start(address, folder) for _ in range(WORKERS)]
+    for _ in range(KILLS):
+        place = draws.randrange(WORKERS)
+        wait_until_in_a_trial(workers[place], folder)
+        time.sleep(draws.choice([0.1, 0.2, 0.3, draws.uniform(0.0, 1.5)]))
+        workers[place].send_signal(signal.SIGKILL)
+        workers[place].wait()
+        workers[place] = start(address, folder)
+    return [worker.wait(timeout=300) for worker in workers]
+
+
+@pytest.mark.slow
+def test_no_trial_is_lost_or_run_twice_when_workers_are_killed(address, tmp_path):
+    assert kill_at_random(address, tmp_path, random.Random(0)) == [0] * WORKERS
+    study = optuna.load_study(study_name="kills", storage=PatientStorage(address, 1, 1))
+    states = Counter(trial.state.name for trial in study.trials)
+    assert states["COMPLETE"] == TRIALS
+    assert states.keys() <= {"COMPLETE", "FAIL"}
+
+    ledger = read_ledger(tmp_path)
+    assert max(Counter(number for word, number, _ in ledger if word == "begin").values()) == 1
+    assert max(Counter(number for word, number, _ in ledger if word == "end").values()) == 1
+
+    again = Counter(trial.user_attrs[RERUN] for trial in study.trials if RERUN in trial.user_attrs)
+    for trial in study.trials:
+        began_twice = RERUN in trial.user_attrs and "worker" in trial.user_attrs
+        if trial.state.name == "FAIL" and trial.params and not began_twice:
+            assert again[trial.number] == 1, "the parameters of a killed trial are run once more"
+    assert len(again) > KILLS / 2, "most kills hit a trial"
+    assert max(again.values()) == 1
+    for trial in study.trials:
+        if RERUN in trial.user_attrs and trial.params:
+            assert trial.params == study.trials[trial.user_attrs[RERUN]].params

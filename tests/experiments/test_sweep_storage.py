@@ -1,0 +1,195 @@
+import logging
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timedelta
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+
+import cxr.experiments.sweep_storage as module
+from cxr.errors import ConfigError, DataError, MissingExtraError
+from cxr.experiments.study import open_study
+from cxr.experiments.sweep_storage import GRACE_BEATS, PatientStorage, holding, make_lock, parse_url, tell_url
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    return PatientStorage(f"sqlite:///{tmp_path}/study.db", patience=60, heartbeat=1)
+
+
+class Gone:
+    """A call that fails a few times as one to a database that is away does."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def __call__(self):
+        self.times -= 1
+        if self.times >= 0:
+            raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+        return "here"
+
+
+def test_addresses_are_told_without_their_password():
+    assert tell_url("postgresql://me:secret@host/db") == "postgresql+psycopg://me:***@host/db"
+    assert parse_url("sqlite:///a/study.db").database == "a/study.db"
+
+
+@pytest.mark.parametrize(("address", "came"), [("mysql://host/db", "mysql"), ("a/study.db", "something else")])
+def test_other_databases_are_refused(address, came):
+    with pytest.raises(ConfigError, match=f"storage must be sqlite:.* or postgresql:.* but got {came}"):
+        parse_url(address)
+
+
+def test_without_the_driver_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"psycopg is not installed; .*cxr-lab\[postgres\]"):
+        parse_url("postgresql://host/db")
+
+
+def test_a_call_waits_until_the_database_is_back_and_tells_it_once(storage, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert storage.wait_for(Gone(3)) == "here"
+    assert [record.message for record in caplog.records] == [
+        "the study's database does not answer; waiting for it", "the study's database is back",
+    ]  # fmt: skip
+
+
+def test_waiting_has_a_bound(storage):
+    storage.patience = 0.0
+    with pytest.raises(DataError, match=r"study.db has not answered for 0 s .*server closed.*finished trials are kept"):
+        storage.wait_for(Gone(10**9))
+
+
+def test_what_is_refused_is_not_asked_again(storage):
+    def refused():
+        raise optuna.exceptions.StorageInternalError("no such thing")
+
+    with pytest.raises(optuna.exceptions.StorageInternalError, match="no such thing"):
+        storage.wait_for(refused)
+
+
+def lose_a_trial(storage, study):
+    """A running trial whose last heartbeat is too long ago."""
+    trial = study.ask()
+    storage.record_heartbeat(trial._trial_id)
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+    return trial
+
+
+def test_a_trial_without_heartbeats_is_lost_but_not_while_a_database_has_just_come_back(storage):
+    study = open_study(storage, "a", "max")
+    lose_a_trial(storage, study)
+    storage.wait_for(Gone(1))
+    optuna.storages.fail_stale_trials(study)
+    assert study.trials[0].state is TrialState.RUNNING
+    storage.back_since -= 2 * storage.heartbeat_interval
+    optuna.storages.fail_stale_trials(study)
+    assert study.trials[0].state is TrialState.FAIL
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_the_clock_of_a_machine_decides_nothing(storage, monkeypatch, days):
+    class Skewed(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=days)
+
+    study = open_study(storage, "a", "max")
+    trial = study.ask()
+    storage.record_heartbeat(trial._trial_id)
+    monkeypatch.setattr("optuna.storages._rdb.storage.datetime", Skewed)
+    optuna.storages.fail_stale_trials(study)
+    assert study.trials[0].state is TrialState.RUNNING
+    storage.record_heartbeat(trial._trial_id)
+    assert storage._get_stale_trial_ids(study._study_id) == []
+
+
+def test_a_heartbeat_that_cannot_be_written_is_left_out(storage, monkeypatch):
+    gone = Gone(10**9)
+    monkeypatch.setattr(module.RDBStorage, "record_heartbeat", lambda self, trial_id: gone())
+    storage.record_heartbeat(0)
+    assert storage.is_away
+
+
+def test_one_process_at_a_time_holds_a_lock(tmp_path):
+    address = f"sqlite:///{tmp_path}/study.db"
+    one, other = (make_lock(address, tmp_path, "a", "claim") for _ in range(2))
+    with holding(one), pytest.raises(TimeoutError):
+        other.acquire(timeout=0.05)
+    other.acquire(timeout=0.05)
+    with holding(make_lock(address, tmp_path, "a", "test")):
+        other.release()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cxr.experiments.sweep_storage import make_lock
+lock = make_lock(sys.argv[1], Path(), "a", "claim")
+lock.acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_postgres_gives_the_lock_of_a_killed_process_to_the_next(postgres, tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, postgres.url], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    lock, got = make_lock(postgres.url, tmp_path, "a", "claim"), threading.Event()
+    waiting = threading.Thread(target=lambda: (lock.acquire(), got.set()))
+    waiting.start()
+    assert not got.wait(1.0)
+    with holding(make_lock(postgres.url, tmp_path, "another study", "claim")):
+        holder.kill()
+    holder.wait()
+    assert got.wait(60)
+    waiting.join()
+    lock.release()
+
+
+@pytest.mark.slow
+def test_a_worker_in_another_time_zone_sees_the_same_time(postgres, monkeypatch):
+    here = PatientStorage(postgres.url, patience=5, heartbeat=1)
+    study = open_study(here, "a", "max")
+    trial = study.ask()
+    here.record_heartbeat(trial._trial_id)
+    for zone in ("Asia/Tokyo", "America/Los_Angeles"):
+        monkeypatch.setenv("PGTZ", zone)
+        there = PatientStorage(postgres.url, patience=5, heartbeat=1)
+        assert there._get_stale_trial_ids(study._study_id) == []
+        there.record_heartbeat(trial._trial_id)
+        assert here._get_stale_trial_ids(study._study_id) == []
+
+
+@pytest.mark.slow
+def test_work_goes_on_when_the_server_comes_back_and_ends_with_a_sentence_when_it_does_not(postgres, monkeypatch):
+    storage = PatientStorage(postgres.url, patience=60, heartbeat=1)
+    study = open_study(storage, "a", "max")
+    trial = study.ask()
+    postgres.stop()
+    back = threading.Timer(3.0, postgres.start)
+    back.start()
+    trial.set_user_attr("while", "away")
+    study.tell(trial, 0.5)
+    back.join()
+    assert study.trials[0].user_attrs == {"while": "away"}
+    postgres.stop()
+    storage.patience = 1.0
+    with pytest.raises(DataError, match="has not answered for 1 s .*finished trials are kept in it; start it"):
+        study.ask()
+    postgres.start()
+    storage.patience = 60.0
+    assert [trial.value for trial in study.trials] == [0.5]
+
+
+def test_living_trials_may_miss_some_heartbeats(storage):
+    assert storage.grace_period == GRACE_BEATS * storage.heartbeat_interval > 2
+    assert time.monotonic() - storage.back_since > 10**6
