@@ -15,7 +15,7 @@ from cxr.experiments.sweep_claims import RERUN
 from cxr.experiments.sweep_storage import PatientStorage
 
 STUB = Path(__file__).with_name("claims_stub.py")
-TRIALS, WORKERS, KILLS = 120, 4, 20
+TRIALS, WORKERS, KILLS = 60, 4, 20
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -34,20 +34,24 @@ def read_ledger(folder):
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_until_in_a_trial(worker, folder):
+def wait_for_one_in_a_trial(workers, folder, draws):
+    """The place of a worker whose last line in the ledger says that it has begun a trial."""
     deadline = time.monotonic() + 120
-    while [word for word, _, pid in read_ledger(folder) if pid == str(worker.pid)][-1:] != ["begin"]:
-        assert worker.poll() is None, "the study ended before all kills were made"
-        assert time.monotonic() < deadline
+    while time.monotonic() < deadline:
+        latest = {pid: word for word, _, pid in read_ledger(folder)}
+        busy = [place for place, worker in enumerate(workers) if latest.get(str(worker.pid)) == "begin"]
+        if busy:
+            return draws.choice(busy)
+        assert all(worker.poll() is None for worker in workers), "the study ended before all kills were made"
         time.sleep(0.02)
+    raise AssertionError("no worker began a trial")
 
 
 def kill_at_random(address, folder, draws):
     """Run WORKERS workers, and replace one that is killed by another, KILLS times."""
     workers = [start(address, folder) for _ in range(WORKERS)]
     for _ in range(KILLS):
-        place = draws.randrange(WORKERS)
-        wait_until_in_a_trial(workers[place], folder)
+        place = wait_for_one_in_a_trial(workers, folder, draws)
         time.sleep(draws.choice([0.1, 0.2, 0.3, draws.uniform(0.0, 1.5)]))
         workers[place].send_signal(signal.SIGKILL)
         workers[place].wait()
