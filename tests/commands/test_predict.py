@@ -96,6 +96,20 @@ def test_every_image_gets_its_answer_in_order(place):
     assert tell(summary) == "5 predicted, 1 could not be read; skipped 1 that are no images (1 .txt)"
 
 
+def test_names_that_differ_in_a_line_end_keep_their_own_answers(place):
+    first, second = save_image(Path("x\ny.png"), 0), save_image(Path("x\\ny.png"), 1)
+    _, text = run(str(first), str(second), form="jsonl")
+    told = [json.loads(line) for line in text.splitlines()]
+    alone = [json.loads(run(str(one), form="jsonl")[1]) for one in (first, second)]
+    assert [one["probs"] for one in told] == [one["probs"] for one in alone]
+    assert told[0]["path"] != told[1]["path"]
+
+
+def test_a_device_is_no_file_of_results(place):
+    with pytest.raises(DataError, match="expected a file to write to, but /dev/full is none"):
+        run("scans", out=Path("/dev/full"), form="csv")
+
+
 def test_the_same_command_continues_its_file(place, monkeypatch):
     settings = {"out": Path("a.csv"), "form": None}
     run("scans", **settings)

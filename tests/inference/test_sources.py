@@ -96,3 +96,8 @@ def test_whatever_a_path_is_called_it_is_one_line_of_unicode(text):
     assert len(line.splitlines()) <= 1
     assert "\x1b" not in line
     line.encode("utf-8")
+
+
+@given(st.text("x\n\\", max_size=6), st.text("xn\n\\", max_size=6))
+def test_two_names_are_never_told_alike(one, other):
+    assert (to_line(one) == to_line(other)) == (one == other)

@@ -127,6 +127,8 @@ def check_place(out: Path) -> None:
         raise DataError(f"expected a new folder or a bundle to replace, but {out} is neither; choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent):
+            pass
     except OSError as error:
         raise DataError(
             f"expected a folder to write to, but {out.parent} is none ({error.strerror}); choose another --out"

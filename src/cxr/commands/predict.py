@@ -149,9 +149,9 @@ class _Work:
 
     def _judge(self, batch: Sequence[Read]) -> list[Row]:
         good = [(number, source, outcome.content) for number, source, outcome in batch if outcome.content is not None]
-        answers = {row.path: row for row in self._answer(good)} if good else {}
-        names = [(str(source), _plain_error(source, outcome.error)) for _, source, outcome in batch]
-        return [answers[name] if error is None else Row(name, error=error) for name, error in names]
+        answers = self._answer(good) if good else iter(())
+        errors = [(source, _plain_error(source, outcome.error)) for _, source, outcome in batch]
+        return [next(answers) if error is None else Row(str(source), error=error) for source, error in errors]
 
     def _answer(self, images: Sequence[tuple[int, Source, Intake]]) -> Iterator[Row]:
         numbers, sources, intakes = zip(*images, strict=True)

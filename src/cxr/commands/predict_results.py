@@ -212,6 +212,9 @@ def open_results(out: Path | None, layout: Layout, stream: TextIO, model: str) -
         file = out.open("a", encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(f"expected a file to write to, but {out} is none ({error.strerror}); choose another") from error
+    if not out.is_file():
+        file.close()
+        raise DataError(f"expected a file to write to, but {out} is none (no regular file); choose another")
     with file:
         file.truncate(known.bytes)
         if known.bytes == 0:

@@ -133,8 +133,8 @@ def described_answer(description: Mapping[str, Any]) -> dict[str, Any]:
         "multilabel": multilabel,
         "scaling": _checked_scaling(description, len(names)),
         "calibrated": description["calibrated"] is True,
-        "operating_point": description["operating_point"],
-        "abstention": description.get("abstention"),
+        "operating_point": _checked_points(description["operating_point"]),
+        "abstention": _checked_point("abstention", description.get("abstention")),
         "extras": description["extras"],
     }
 
@@ -148,6 +148,19 @@ def _checked_names(names: Any, fewest: int) -> list[str]:
     if not isinstance(names, list) or len(names) < fewest or not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names {names!r}")
     return names
+
+
+def _checked_points(value: Any) -> Any:
+    """An operating point, or one for each of several classes or targets."""
+    if not isinstance(value, dict) or "threshold" in value:
+        return _checked_point("operating_point", value)
+    return {name: _checked_point(f"operating_point {name}", point) for name, point in value.items()}
+
+
+def _checked_point(name: str, value: Any) -> Any:
+    if value is not None and not (isinstance(value, dict) and isinstance(value.get("threshold"), int | float)):
+        raise ValueError(f"{name} {value!r}")
+    return value
 
 
 def _checked_scaling(description: Mapping[str, Any], classes: int) -> Scaling:

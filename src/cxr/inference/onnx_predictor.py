@@ -59,9 +59,13 @@ def load_onnx(folder: Path, description: Mapping[str, Any], graph: str, threads:
         MissingExtraError: onnxruntime is not installed.
     """
     session = open_session(read_checked(folder, graph, description), [IMAGES], [LOGITS, EMBEDDING], threads, EXTRA)
+    preprocess = Preprocess.from_dict(description["preprocess"])
+    taken, given = session.get_inputs()[0].shape[1:], [preprocess.channels, *preprocess.size]
+    if any(isinstance(side, int) and side != own for side, own in zip(taken, given, strict=True)):
+        raise ValueError(f"{graph} takes images of shape {taken}, the preprocessing gives {given}")
     return OnnxPredictor(
         session=session,
-        preprocess=Preprocess.from_dict(description["preprocess"]),
+        preprocess=preprocess,
         outliers=read_outliers(folder, description),
         **described_answer(description),
     )

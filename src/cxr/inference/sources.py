@@ -25,7 +25,7 @@ NO_IMAGES = frozenset(
 )  # fmt: skip
 DICOMDIR = "DICOMDIR"
 HIDDEN = "hidden"
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,10 @@ class Found:
 
 
 def to_line(text: str) -> str:
-    """A text in valid Unicode without line ends, bells or colours: such characters as escapes (``\\n``)."""
+    """A text in valid Unicode without line ends, bells or colours: such characters, and backslashes, as escapes.
+
+    No two texts become one.
+    """
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
