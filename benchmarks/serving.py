@@ -95,7 +95,7 @@ class Server:
         self._watch = Thread(target=self._look)
 
     def start(self) -> None:
-        """Wait until it answers."""
+        """Wait until it answers, and watch its memory from then on."""
         end = time.monotonic() + SECONDS_TO_START
         while ask(self, make_forms(1), 1, 1).statuses[200] != 1:
             if self.process.poll() is not None or time.monotonic() > end:
@@ -148,12 +148,14 @@ def compare(bundle: Path, arguments: argparse.Namespace) -> None:
     alone: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     with ExitStack() as stack:
         servers = {name: stack.enter_context(opened(*made)) for name, made in list_servers(bundle).items()}
+        for server in servers.values():
+            server.start()
+            ask(server, forms, max(arguments.clients), max(arguments.clients))  # warms up
         rounds: dict[tuple[str, int], list[Round]] = {(name, n): [] for name in servers for n in arguments.clients}
-        for number in range(arguments.rounds + 1):
+        for number in range(1, arguments.rounds + 1):
             for clients in arguments.clients:
                 for name, server in servers.items():
-                    seen = ask(server, forms, clients, max(16, clients * arguments.requests))
-                    rounds[name, clients] += [seen] if number > 0 else []  # the first warms up
+                    rounds[name, clients].append(ask(server, forms, clients, max(16, clients * arguments.requests)))
             for engine, net in nets.items():
                 alone[engine].append(time_net(net))
             print(f"round {number} of {arguments.rounds}, load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
@@ -176,10 +178,9 @@ def list_servers(bundle: Path) -> dict[str, tuple[str, int, str]]:
 
 @contextmanager
 def opened(line: str, port: int, path: str) -> Iterator[Server]:
-    """A server that answers."""
+    """A server, which is ended again."""
     server = Server(line, port, path)
     try:
-        server.start()
         yield server
     finally:
         server.stop()
@@ -350,6 +351,7 @@ def watch_memory(bundle: Path, requests: int) -> None:
     for engine in (ONNX, TORCH):
         port = next(PORTS)
         with opened(f"serve_ours({str(bundle)!r}, {engine!r}, {port})", port, "/v1/predict") as server:
+            server.start()
             parts, statuses = [], Counter[int]()
             for _ in range(10):
                 statuses += ask(server, forms, 16, requests // 10).statuses

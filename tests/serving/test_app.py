@@ -276,6 +276,12 @@ def test_the_description_has_every_route_and_status(client):
     assert paths["/v1/explain"]["post"]["parameters"][0]["schema"]["enum"] == NAMES
 
 
+def test_a_server_without_keys_describes_none(make_settings):
+    described = make_app(make_settings()).openapi()
+    assert "securitySchemes" not in described["components"]
+    assert not any("security" in route for methods in described["paths"].values() for route in methods.values())
+
+
 def test_answers_are_as_described(client, png):
     Prediction.model_validate(send(client, png, b"broken").json())
     Shown.model_validate(send(client, png, path="/v1/image").json())
