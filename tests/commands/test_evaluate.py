@@ -48,6 +48,7 @@ def test_a_run_is_judged_by_its_own_rule_and_a_table_by_the_first(tables, tmp_pa
     assert asked == ["youden", "threshold 0.5", "sensitivity >= 0.9"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("goal", "code", "told"), [
     ("test/accuracy >= 0.6", 0, "reached: test/accuracy >= 0.6, got 0."),
     ("test/accuracy.high <= 0.6", 1, "missed: test/accuracy.high <= 0.6, got 0."),
@@ -60,6 +61,7 @@ def test_the_exit_code_says_whether_all_goals_are_reached(goal, code, told, tabl
     assert second.startswith(told)
 
 
+@pytest.mark.slow
 def test_goals_of_a_run_may_be_for_the_epoch_and_the_time_of_its_best(tmp_path, capsys):
     run = write_run(tmp_path / "run")
     words = ["--require", "best/epoch <= 2", "--require", "best/seconds <= 1.5", "--require", "best/score >= 0.9"]

@@ -48,6 +48,7 @@ def test_the_same_command_again_runs_and_tests_nothing_more(app):
     assert app.tested() == ["trial_0"]
 
 
+@pytest.mark.slow
 def test_n_trials_is_the_total_the_seed_moves_on_and_a_new_best_trial_is_tested(app):
     app.run("hydra.sweeper.n_trials=1")
     app.run("hydra.sweeper.n_trials=4")
@@ -176,6 +177,7 @@ def test_a_job_without_a_search_is_no_trial(app, multirun):
 TWO = ("hydra.sweeper.metrics=[val/auroc,val/f1]", "hydra.sweeper.modes=[max,min]", "hydra.sweeper.n_trials=4")
 
 
+@pytest.mark.slow
 def test_several_goals_have_a_front_and_a_test_only_with_limits(app, capsys):
     app.run(*TWO)
     trials = pd.read_csv(app.folder / "trials.csv")
@@ -190,6 +192,7 @@ def test_several_goals_have_a_front_and_a_test_only_with_limits(app, capsys):
     assert len(app.tested()) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_can_start_with_the_best_points_of_another(app, capsys):
     app.run("hydra.sweeper.n_trials=3")
     best = read_best(app.folder).params
@@ -199,6 +202,7 @@ def test_a_sweep_can_start_with_the_best_points_of_another(app, capsys):
     assert trial.params == best
 
 
+@pytest.mark.slow
 def test_a_key_under_a_condition_is_searched_where_it_holds(app):
     lines = ["# @package _global_", "defaults: [stub]", "hydra: {sweeper: {when: {size=8: {batch: 'choice(4, 5)'}}}}"]
     (app.configs / "hparams_search" / "when.yaml").write_text("\n".join(lines))

@@ -21,6 +21,7 @@ from cxr.serving.model_routes import make_model_routes
 from cxr.serving.page_routes import add_page, make_sign_in_page
 from cxr.serving.predict_routes import make_predict_routes
 from cxr.serving.rate import RateLimiter
+from cxr.serving.schemas import describe_keys
 from cxr.serving.service import Service
 from cxr.serving.sessions import Sessions
 from cxr.serving.settings import Settings
@@ -57,7 +58,7 @@ def make_app(settings: Settings) -> FastAPI:
     app.state.gate = _make_gate(settings)
     app.include_router(make_predict_routes(settings, facts.class_names))
     app.include_router(make_model_routes(settings))
-    app.include_router(compat_routes)
+    app.include_router(compat_routes, dependencies=describe_keys(settings))
     add_page(app, csrf_token_of)
     add_signing(app, make_sign_in_page)
     tell_failures(app)

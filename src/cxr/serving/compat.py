@@ -9,10 +9,10 @@ from fastapi.responses import JSONResponse
 from cxr.serving.bodies import read_address
 from cxr.serving.guards import GuardedRoute
 from cxr.serving.predict_routes import REFUSED, answer, no_image
-from cxr.serving.schemas import KEYS, URL_BODY, SystemB
+from cxr.serving.schemas import URL_BODY, SystemB
 from cxr.serving.service import ERROR, Service
 
-compat_routes = APIRouter(tags=["compatibility"], route_class=GuardedRoute, dependencies=KEYS)
+compat_routes = APIRouter(tags=["compatibility"], route_class=GuardedRoute)
 
 
 @compat_routes.post("/todo/api/v1.0/covid19", response_model=SystemB, responses=REFUSED, openapi_extra=URL_BODY)

@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from cxr.serving.guards import GuardedRoute
 from cxr.serving.predict_routes import answer
-from cxr.serving.schemas import KEYS, Health, ModelFacts, refusals
+from cxr.serving.schemas import Health, ModelFacts, describe_keys, refusals
 from cxr.serving.service import Service
 from cxr.serving.settings import Settings
 
@@ -15,19 +15,19 @@ METRICS = {
     **refusals(401, 429, 500, 503),
 }
 
-guarded_routes = APIRouter(tags=["model"], route_class=GuardedRoute, dependencies=KEYS)
+guarded_routes = APIRouter(tags=["model"], route_class=GuardedRoute)
 open_routes = APIRouter(tags=["server"])
 
 
 def make_model_routes(settings: Settings) -> APIRouter:
     """The routes; ``/metrics`` needs a key unless it is set to be open."""
     routes = APIRouter()
-    routes.include_router(guarded_routes)
+    routes.include_router(guarded_routes, dependencies=describe_keys(settings))
     routes.include_router(open_routes)
     own = (
         APIRouter(tags=["server"])
         if settings.metrics_open
-        else APIRouter(tags=["server"], route_class=GuardedRoute, dependencies=KEYS)
+        else APIRouter(tags=["server"], route_class=GuardedRoute, dependencies=describe_keys(settings))
     )
     own.add_api_route("/metrics", metrics, response_class=Response, responses=METRICS)
     routes.include_router(own)

@@ -9,7 +9,7 @@ from cxr.errors import ImageError
 from cxr.serving.bodies import Given
 from cxr.serving.guards import GuardedRoute
 from cxr.serving.refusal import Refusal
-from cxr.serving.schemas import KEYS, Explanation, Prediction, Shown, image_body, refusals
+from cxr.serving.schemas import Explanation, Prediction, Shown, describe_keys, image_body, refusals
 from cxr.serving.service import ERROR, Service
 from cxr.serving.settings import Settings
 
@@ -23,7 +23,7 @@ def make_predict_routes(settings: Settings, class_names: list[str]) -> APIRouter
         settings: Of the server.
         class_names: Of the model.
     """
-    routes = APIRouter(tags=["images"], route_class=GuardedRoute, dependencies=KEYS)
+    routes = APIRouter(tags=["images"], route_class=GuardedRoute, dependencies=describe_keys(settings))
     several, single = (image_body(most, bool(settings.image_hosts)) for most in (settings.limits.max_files, 1))
     unreadable = {**REFUSED, 422: {"model": Prediction, "description": "The only image gives none."}}
     labels = {"name": "label", "in": "query", "schema": {"type": "string", "enum": class_names},

@@ -3,14 +3,16 @@
 from typing import Any, Literal
 
 from fastapi import Security
+from fastapi.params import Depends
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
-KEYS = [
+from cxr.serving.settings import Settings
+
+_KEYS = [
     Security(APIKeyHeader(name="X-API-Key", scheme_name="key", auto_error=False)),
     Security(HTTPBearer(scheme_name="bearer", auto_error=False)),
 ]
-"""Describes what `cxr.serving.guards` checks; checks nothing."""
 
 PROBS = {"normal": 0.08, "pneumonia": 0.92}
 REQUEST_ID = "7c6f1d2be0a94f6c"
@@ -169,6 +171,11 @@ _URL = {
     "type": "object", "required": ["image_url"], "additionalProperties": False,
     "properties": {"image_url": {"type": "string", "description": "On a host that this server may fetch from."}},
 }  # fmt: skip
+
+
+def describe_keys(settings: Settings) -> list[Depends]:
+    """Dependencies of routes that describe what `cxr.serving.guards` checks, and check nothing."""
+    return [] if settings.key_file is None else _KEYS
 
 
 def image_body(most: int, with_url: bool) -> dict[str, Any]:

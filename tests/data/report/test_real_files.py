@@ -23,6 +23,7 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.slow
 def test_what_is_no_chest_radiograph_and_what_gives_no_image_is_named(tmp_path, report_on):
     for path in FOLDER.glob("*.dcm"):
         place = tmp_path / "dicom" / ("chest" if path.stem not in ELSEWHERE else "other") / path.name

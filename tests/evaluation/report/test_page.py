@@ -142,6 +142,7 @@ def test_groups_and_openings_are_shown(page):
     assert re.search(r"<b>3</b>\s*<span>evaluations of this test part so far", page)
 
 
+@pytest.mark.slow
 def test_pictures_are_shown_by_kind(run):
     picture = np.zeros((4, 4), np.uint8)
     (run / "gallery").mkdir()
@@ -155,6 +156,7 @@ def test_pictures_are_shown_by_kind(run):
     assert 'href="#gallery"' in page
 
 
+@pytest.mark.slow
 def test_explanations_have_their_section(run):
     folder = run / "explain" / "test_gradcam"
     folder.mkdir(parents=True)
@@ -241,6 +243,7 @@ def test_a_class_that_validation_lacks_has_no_operating_point(tmp_path):
     assert list(choose_points(material.questions[0], "youden")) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_several_targets_have_their_sections_each(run):
     for path in run.glob("predictions_*"):
         path.unlink()
