@@ -294,16 +294,25 @@ def test_no_process_stays_behind(bundle, tmp_path, png):
 
 
 @pytest.mark.slow
-def test_a_worker_that_cannot_start_ends_the_server(bundle, tmp_path, make_settings, capfd, monkeypatch):
-    for name in ("bundle.json", "model_card.md"):
-        (tmp_path / name).write_bytes((bundle / name).read_bytes())
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "error: expected the weights of the bundle in"),
+        (lambda folder: (folder / "bundle.json").write_text("{"), "error: expected JSON in"),
+    ],
+    ids=["model", "application"],
+)
+def test_a_worker_that_cannot_start_ends_the_server(bundle, tmp_path, make_settings, capfd, monkeypatch, damage, told):
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
     handlers = {one: signal.getsignal(one) for one in signal.Signals if one not in (signal.SIGKILL, signal.SIGSTOP)}
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     try:
         with pytest.raises(ConfigError, match="expected workers that start, but one did not"):
-            serve(make_settings(bundle=tmp_path, port=0), tell=lambda address: None)
+            serve(make_settings(bundle=folder, port=0), tell=lambda address: damage(folder))
     finally:
         for one, handler in handlers.items():
             with suppress(OSError, TypeError, ValueError):
                 signal.signal(one, handler)
-    assert "error: expected the weights of the bundle in" in capfd.readouterr().err
+    written = capfd.readouterr().err
+    assert written.count(told) == 1
+    assert "Traceback" not in written
