@@ -491,8 +491,9 @@ def _run_serve(options: argparse.Namespace) -> int:
         print(f"new key, shown only now: {make_new_key(options, log_folder)}")
         return 0
     settings = choose_settings(options, log_folder)
-    from cxr.serving.run import serve
+    from cxr.serving.run import check, serve
 
+    check(settings)
     key = choose_keys(settings)
     if key is not None:
         print(f"new key, shown only now: {key}", flush=True)

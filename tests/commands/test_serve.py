@@ -132,10 +132,22 @@ def test_a_new_key_is_shown_and_nothing_served(tmp_path, monkeypatch, capsys):
 def test_the_command_serves_and_tells_where(tmp_path, bundle, monkeypatch, capsys):
     monkeypatch.setenv("CXR_LOG_DIR", str(tmp_path))
     served = []
+    monkeypatch.setattr("cxr.serving.run.check", served.append)
     monkeypatch.setattr("cxr.serving.run.serve", lambda settings, tell: served.append(settings) or tell("http://here"))
     assert main(["serve", "--bundle", str(bundle)]) == 0
     shown = capsys.readouterr().out
     key = shown.partition("new key, shown only now: ")[2].split()[0]
     assert read_keys(served[0].key_file).find(key) is not None
     assert f"serving {bundle} at http://here" in shown
+    assert served[0] is served[1]
     assert len(json.loads(served[0].key_file.read_text())["keys"]) == 1
+
+
+def test_no_key_is_made_for_a_server_that_cannot_start(tmp_path, bundle, monkeypatch, capsys):
+    monkeypatch.setenv("CXR_LOG_DIR", str(tmp_path / "logs"))
+    monkeypatch.setattr("cxr.serving.run.serve", pytest.fail)
+    assert main(["serve", "--bundle", str(bundle)]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert shown.err.startswith("error: expected a bundle of format 1")
+    assert not (tmp_path / "logs").exists()

@@ -20,7 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from cxr.errors import ConfigError, CxrError
 from cxr.inference.engines import open_predictor
-from cxr.serving.run import bind, make_config, make_worker_app, serve
+from cxr.serving.run import bind, check, make_config, make_worker_app, serve
 from cxr.serving.silence import SilentFormatter
 
 from ..imaging.dicom_files import make_dataset, save
@@ -101,7 +101,7 @@ def test_what_no_worker_could_start_with_is_told_before_there_is_one(
     if damage is not None:
         damage(folder)
     with pytest.raises(CxrError, match=message):
-        serve(make_settings(bundle=folder, **change), tell=pytest.fail)
+        check(make_settings(bundle=folder, **change))
 
 
 @pytest.mark.parametrize(

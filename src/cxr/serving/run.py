@@ -37,14 +37,12 @@ def serve(settings: Settings, tell: Callable[[str], object]) -> None:
     """Serve until a signal ends it.
 
     Args:
-        settings: Of the server.
+        settings: Of the server, looked at by `check`.
         tell: Is told the server's address, before the model is loaded.
 
     Raises:
-        ConfigError: The address cannot be had, a worker could not start, or as of `check`.
-        WeightsError: As of `check`.
+        ConfigError: The address cannot be had, or a worker could not start.
     """
-    check(settings)
     silence.set_up_logging()
     with bind(settings.host, settings.port) as listener, tempfile.TemporaryDirectory(prefix="cxr_measures_") as folder:
         os.environ[FOLDER] = folder
