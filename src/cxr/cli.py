@@ -466,7 +466,7 @@ def _add_serve(commands: "Commands") -> None:
     parser.add_argument(
         "--keys", type=Path, metavar="FILE", help="of the clients' keys (default: serve_keys.json in the log folder)"
     )
-    parser.add_argument("--new-key", action="store_true", help="make a key; the newest two are valid")
+    parser.add_argument("--new-key", action="store_true", help="make a key, show it and end; the newest two are valid")
     parser.add_argument("--without-keys", action="store_true", help="let everybody ask who reaches the address")
     parser.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="of a site whose pages may ask; may be repeated"
@@ -484,12 +484,17 @@ def _add_serve(commands: "Commands") -> None:
 
 
 def _run_serve(options: argparse.Namespace) -> int:
-    from cxr.commands.serve import choose_keys, choose_settings
-    from cxr.serving.run import serve
+    from cxr.commands.serve import choose_keys, choose_settings, make_new_key
 
     log_folder = Path(os.environ.get("CXR_LOG_DIR", "logs"))
+    if options.new_key:
+        print(f"new key, shown only now: {make_new_key(options, log_folder)}")
+        return 0
     settings = choose_settings(options, log_folder)
-    key = choose_keys(settings, options.new_key)
+    from cxr.serving.run import check, serve
+
+    check(settings)
+    key = choose_keys(settings)
     if key is not None:
         print(f"new key, shown only now: {key}", flush=True)
     serve(settings, tell=lambda address: print(f"serving {settings.bundle} at {address}", flush=True))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cxr.cli import main, make_parser, parse
-from cxr.commands.serve import choose_keys, choose_settings, find_demo
+from cxr.commands.serve import choose_keys, choose_settings, find_demo, make_new_key
 from cxr.errors import ConfigError, MissingExtraError, WeightsError
 from cxr.serving.keys import read_keys
 
@@ -18,8 +18,17 @@ def bundle(tmp_path):
     return tmp_path / "bundle"
 
 
+@pytest.fixture(autouse=True)
+def no_keys_in_the_environment(monkeypatch):
+    monkeypatch.delenv("CXR_API_KEYS", raising=False)
+
+
 def settings_of(tmp_path, *words):
-    return choose_settings(parse(make_parser(), ["serve", *map(str, words)]), tmp_path)
+    return choose_settings(options_of(*words), tmp_path)
+
+
+def options_of(*words):
+    return parse(make_parser(), ["serve", *map(str, words)])
 
 
 def test_the_usual_server_asks_for_keys_and_is_for_this_machine(tmp_path, bundle):
@@ -80,7 +89,8 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
 
 def test_the_first_key_is_shown_once_and_a_new_one_when_asked(tmp_path, bundle):
     settings = settings_of(tmp_path / "new", "--bundle", bundle)
-    first, again, second = (choose_keys(settings, new) for new in (False, False, True))
+    first, again = choose_keys(settings), choose_keys(settings)
+    second = make_new_key(options_of(), tmp_path / "new")
     assert again is None
     ring = read_keys(settings.key_file)
     assert ring.find(first) is not None
@@ -90,18 +100,54 @@ def test_the_first_key_is_shown_once_and_a_new_one_when_asked(tmp_path, bundle):
 
 def test_a_server_for_everybody_has_no_keys(tmp_path, bundle):
     settings = settings_of(tmp_path, "--bundle", bundle, "--without-keys")
-    assert choose_keys(settings, False) is None
+    assert choose_keys(settings) is None
     with pytest.raises(ConfigError, match="expected --new-key or --without-keys, got both"):
-        choose_keys(settings, True)
+        make_new_key(options_of("--without-keys"), tmp_path)
+
+
+def test_keys_of_the_environment_are_not_made_anew(tmp_path, bundle, monkeypatch):
+    monkeypatch.setenv("CXR_API_KEYS", "0123456789abcdef0123456789abcdef")
+    assert choose_keys(settings_of(tmp_path / "none", "--bundle", bundle)) is None
+    with pytest.raises(ConfigError, match="expected --new-key or CXR_API_KEYS, .*, got both; unset CXR_API_KEYS"):
+        make_new_key(options_of(), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, bundle):
+    settings = settings_of(tmp_path, "--bundle", bundle, "--keys", bundle / "bundle.json" / "keys.json")
+    with pytest.raises(ConfigError, match="expected to write the key file .*Error; choose another with --keys"):
+        choose_keys(settings)
+
+
+def test_a_new_key_is_shown_and_nothing_served(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("cxr.serving.run.serve", pytest.fail)
+    path = tmp_path / "keys.json"
+    shown = []
+    for _ in range(3):
+        assert main(["serve", "--new-key", "--keys", str(path)]) == 0
+        shown.append(capsys.readouterr().out.removeprefix("new key, shown only now: ").strip())
+    assert [read_keys(path).find(key) is not None for key in shown] == [False, True, True]
 
 
 def test_the_command_serves_and_tells_where(tmp_path, bundle, monkeypatch, capsys):
     monkeypatch.setenv("CXR_LOG_DIR", str(tmp_path))
     served = []
+    monkeypatch.setattr("cxr.serving.run.check", served.append)
     monkeypatch.setattr("cxr.serving.run.serve", lambda settings, tell: served.append(settings) or tell("http://here"))
     assert main(["serve", "--bundle", str(bundle)]) == 0
     shown = capsys.readouterr().out
     key = shown.partition("new key, shown only now: ")[2].split()[0]
     assert read_keys(served[0].key_file).find(key) is not None
     assert f"serving {bundle} at http://here" in shown
+    assert served[0] is served[1]
     assert len(json.loads(served[0].key_file.read_text())["keys"]) == 1
+
+
+def test_no_key_is_made_for_a_server_that_cannot_start(tmp_path, bundle, monkeypatch, capsys):
+    monkeypatch.setenv("CXR_LOG_DIR", str(tmp_path / "logs"))
+    monkeypatch.setattr("cxr.serving.run.serve", pytest.fail)
+    assert main(["serve", "--bundle", str(bundle)]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert shown.err.startswith("error: expected a bundle of format 1")
+    assert not (tmp_path / "logs").exists()

@@ -1,5 +1,6 @@
 """A tiny bundle and, for tests of routes, one application that serves it."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -46,8 +47,16 @@ def bundle(tmp_path_factory) -> Path:
     extras = {"metrics": {"test/auroc": 0.9}, "data_fingerprint": "abc"}
     preprocess = Preprocess(size=(32, 48), normalizer="percentile")
     write_bundle(folder, net, config, NAMES, preprocess, extras, fitted=Fitted(Scaling(1.5), point))
-    (folder / "model_card.md").write_text("# A card\n")
+    add_card(folder, b"# A card\n")
     return folder
+
+
+def add_card(folder, content: bytes):
+    """Put a model card into a bundle, as the export does."""
+    (folder / "model_card.md").write_bytes(content)
+    described = json.loads((folder / "bundle.json").read_text())
+    described["sha256"]["model_card.md"] = hashlib.sha256(content).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(described))
 
 
 @pytest.fixture(scope="session")

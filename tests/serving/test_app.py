@@ -1,7 +1,6 @@
 import asyncio
 import base64
 import io
-import json
 import re
 
 import httpx2
@@ -161,6 +160,20 @@ def test_every_route_but_health_needs_a_key(client, path):
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
 
 
+@pytest.mark.parametrize(("path", "status"), [("/", 303), ("/sign-in", 200), ("/healthz", 200), ("/readyz", 200)])
+def test_head_is_answered_like_get(app, client, path, status):
+    stranger = TestClient(app, follow_redirects=False)
+    got, head = stranger.get(path), stranger.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert head.status_code == status
+    assert head.headers["content-length"] == got.headers["content-length"]
+
+
+def test_nobody_is_led_to_another_host(client):
+    answer = client.get("/v1/model/", headers={"Host": "evil.example"}, follow_redirects=False)
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_health_needs_no_key(client, path):
     answer = client.get(path, headers={"X-API-Key": "wrong"})
@@ -240,8 +253,9 @@ def test_uploads_never_touch_a_disk(client, monkeypatch):
 def test_the_older_route_answers_by_address(client, app, png, monkeypatch):
     fetched = []
 
-    async def fetch(url, hosts, max_bytes, seconds):
+    async def fetch(url, hosts, take, max_bytes, seconds):
         fetched.append((url, hosts[0].host))
+        take(len(png))
         return png if url.endswith("good") else b"broken"
 
     def ask(body):
@@ -261,6 +275,29 @@ def test_the_older_route_answers_by_address(client, app, png, monkeypatch):
     assert ask({"imageUrl": 1}).status_code == 400
     by_url = client.post("/v1/predict", json={"image_url": "https://a.org/good"})
     assert by_url.json()["results"][0]["probs"] == told["probabilities"]
+
+
+def test_an_image_by_address_waits_and_takes_memory_like_others(client, app, png, monkeypatch):
+    service, fetched = app.state.service, []
+
+    async def fetch(url, hosts, take, max_bytes, seconds):
+        fetched.append(service._waiting)
+        take(service.settings.limits.max_waiting_bytes)
+        return png
+
+    def ask():
+        answer = client.post("/v1/predict", json={"image_url": "https://a.org/"})
+        return answer.status_code, answer.json()["error"]["message"]
+
+    monkeypatch.setattr(service_module, "fetch_image", fetch)
+    monkeypatch.setattr(service, "_hosts", service_module.parse_hosts(["a.org"]))
+    status, message = ask()
+    assert (status, fetched, service._memory.held, service._waiting) == (429, [1], 0, 0)
+    assert "uploads of together" in message
+    monkeypatch.setattr(service, "_waiting", 4)
+    status, message = ask()
+    assert (status, fetched) == (429, [1])
+    assert "at most 4 images to wait" in message
 
 
 def test_the_description_has_every_route_and_status(client):
@@ -294,8 +331,8 @@ def test_answers_are_as_described(client, png):
 def test_a_bundle_that_cannot_be_loaded_is_told(bundle, tmp_path, make_settings, capsys):
     with pytest.raises(WeightsError, match="expected a bundle with"):
         make_app(make_settings(bundle=tmp_path))
-    description = json.loads((bundle / "bundle.json").read_text())
-    (tmp_path / "bundle.json").write_text(json.dumps(description))
+    for name in ("bundle.json", "model_card.md"):
+        (tmp_path / name).write_bytes((bundle / name).read_bytes())
     with pytest.raises(WeightsError, match=r"model\.safetensors"), TestClient(make_app(make_settings(bundle=tmp_path))):
         pass
     assert capsys.readouterr().err.startswith("error: expected the weights of the bundle in")

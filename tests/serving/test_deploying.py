@@ -408,17 +408,17 @@ def test_measures_that_the_guide_names_exist():
     assert all(f"# TYPE {name}" in measured for name in named)
 
 
-def test_the_guide_makes_and_rotates_keys(tmp_path):
+def test_the_guide_makes_and_rotates_keys(tmp_path, capsys, monkeypatch):
+    from cxr.cli import main
     from cxr.serving.keys import Key, read_keys
 
-    (code,) = re.findall(r"python -c \"(from pathlib import Path; .*?)\"", GUIDE)
+    monkeypatch.delenv("CXR_API_KEYS", raising=False)
+    (words,) = re.findall(r"^cxr (serve --new-key --keys) /var/lib/cxr/serve_keys\.json$", GUIDE, re.MULTILINE)
     file = tmp_path / "serve_keys.json"
     made = []
     for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", code, file], capture_output=True, text=True, check=True, timeout=SECONDS
-        )
-        made.append(Key.of(done.stdout.strip()))
+        assert main([*words.split(), str(file)]) == 0
+        made.append(Key.of(capsys.readouterr().out.split()[-1]))
     assert read_keys(file).keys == (made[2], made[1])
 
 

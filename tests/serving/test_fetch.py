@@ -5,6 +5,7 @@ import anyio
 import pytest
 
 from cxr.serving.addresses import is_public
+from cxr.serving.bodies import Memory
 from cxr.serving.fetch import Network, fetch_image, resolve
 from cxr.serving.hosts import parse_hosts
 from cxr.serving.refusal import Refusal
@@ -31,16 +32,20 @@ class Names:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
+def ignore(count):
+    """Memory without an end."""
+
+
 def is_here_or_public(address):
     return address == ip_address("127.0.0.1") or is_public(address)
 
 
-def fetch(server, path, names=None, permits=is_here_or_public, **limits):
+def fetch(server, path, names=None, permits=is_here_or_public, take=ignore, **limits):
     names = Names(["127.0.0.1"]) if names is None else names
     port = server.server_port
     allowed = parse_hosts([f"http://{HOST}:{port}", f"http://*.{HOST}:{port}"])
     network = Network(resolve=names, permits=permits)
-    return anyio.run(lambda: fetch_image(f"http://{HOST}:{port}{path}", allowed, network=network, **limits))
+    return anyio.run(lambda: fetch_image(f"http://{HOST}:{port}{path}", allowed, take, network=network, **limits))
 
 
 def test_the_content_comes_from_the_address_that_was_checked(server, monkeypatch):
@@ -63,7 +68,7 @@ def test_the_name_is_in_the_tls_handshake_and_its_certificate_is_checked(tmp_pat
     def get(host, tls, port):
         network = Network(Names(["127.0.0.1"]), lambda _: True, tls)
         url, allowed = f"https://{host}:{port}/image", parse_hosts([f"{host}:{port}"])
-        return anyio.run(lambda: fetch_image(url, allowed, network=network))
+        return anyio.run(lambda: fetch_image(url, allowed, ignore, network=network))
 
     with serve(path) as server:
         assert get(HOST, trusting, server.server_port) == CONTENT
@@ -169,6 +174,16 @@ def test_content_that_is_not_taken(server, path, limits, status, reason):
 
 def test_the_largest_content_is_taken(server):
     assert fetch(server, "/image", max_bytes=len(CONTENT)) == CONTENT
+
+
+def test_memory_is_taken_as_the_content_comes(server):
+    taken = []
+    assert fetch(server, "/image", take=taken.append) == CONTENT
+    assert sum(taken) == len(CONTENT)
+    memory = Memory(10_000)
+    with memory.lend() as loan, pytest.raises(Refusal, match="uploads of together 10000 bytes at a time"):
+        fetch(server, "/endless", take=loan.take)
+    assert memory.held == 0
 
 
 def test_a_host_that_nobody_knows(server):

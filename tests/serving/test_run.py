@@ -1,8 +1,10 @@
 import asyncio
 import io
+import logging
 import os
 import pickle
 import random
+import shutil
 import signal
 import socket
 import zlib
@@ -14,13 +16,15 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from uvicorn.config import STARTUP_FAILURE
 
-from cxr.errors import ConfigError
+from cxr.errors import ConfigError, CxrError
 from cxr.inference.engines import open_predictor
-from cxr.serving.run import bind, make_config, serve
+from cxr.serving.run import bind, check, make_config, make_worker_app, serve
+from cxr.serving.silence import SilentFormatter
 
 from ..imaging.dicom_files import make_dataset, save
-from .conftest import NAMES, to_png
+from .conftest import NAMES, add_card, to_png
 from .running import records, running, until
 
 
@@ -77,6 +81,53 @@ def test_what_uvicorn_is_told(make_settings):
     assert config.header_seconds == 10
     assert pickle.loads(pickle.dumps(config)).header_seconds == 10
     assert config.timeout_graceful_shutdown > make_settings().limits.seconds
+
+
+@pytest.mark.parametrize(
+    ("change", "damage", "message"),
+    [
+        ({"allowed_origins": ("*",)}, None, "expected allowed origins as https://host"),
+        ({"image_hosts": ("a/b",)}, None, "expected image hosts as host"),
+        ({}, lambda folder: (folder / "bundle.json").write_text("{"), r"expected JSON in .*bundle\.json"),
+        ({}, lambda folder: (folder / "bundle.json").write_text('{"format": 2}'), "a bundle of format 1 .*, got 2"),
+        ({}, lambda folder: add_card(folder, b"\xff"), "expected text in UTF-8"),
+    ],
+    ids=["origin", "host", "JSON", "format", "card"],
+)
+def test_what_no_worker_could_start_with_is_told_before_there_is_one(
+    bundle, tmp_path, make_settings, change, damage, message
+):
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    if damage is not None:
+        damage(folder)
+    with pytest.raises(CxrError, match=message):
+        check(make_settings(bundle=folder, **change))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(ConfigError("a sentence"), "error: a sentence\n"), (KeyError("PLANTED"), '["KeyError"]')]
+)
+def test_a_worker_that_cannot_be_made_is_not_made_again(make_settings, monkeypatch, capsys, error, told):
+    def fail(settings):
+        raise error
+
+    monkeypatch.setattr("cxr.serving.run._make_app", fail)
+    monkeypatch.setattr("cxr.serving.silence.set_up_logging", lambda: None)
+    monkeypatch.setattr("cxr.serving.silence.log", make_log())
+    with pytest.raises(SystemExit) as caught:
+        make_worker_app(make_settings())
+    written = capsys.readouterr().err
+    assert caught.value.code == STARTUP_FAILURE
+    assert told in written
+    assert "PLANTED" not in written
+
+
+def make_log():
+    """A logger of its own, that writes as the server does."""
+    log, handler = logging.Logger("cxr.serving"), logging.StreamHandler()
+    handler.setFormatter(SilentFormatter())
+    log.addHandler(handler)
+    return log
 
 
 @pytest.mark.slow
@@ -243,15 +294,25 @@ def test_no_process_stays_behind(bundle, tmp_path, png):
 
 
 @pytest.mark.slow
-def test_a_worker_that_cannot_start_ends_the_server(bundle, tmp_path, make_settings, capfd, monkeypatch):
-    (tmp_path / "bundle.json").write_text((bundle / "bundle.json").read_text())
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "error: expected the weights of the bundle in"),
+        (lambda folder: (folder / "bundle.json").write_text("{"), "error: expected JSON in"),
+    ],
+    ids=["model", "application"],
+)
+def test_a_worker_that_cannot_start_ends_the_server(bundle, tmp_path, make_settings, capfd, monkeypatch, damage, told):
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
     handlers = {one: signal.getsignal(one) for one in signal.Signals if one not in (signal.SIGKILL, signal.SIGSTOP)}
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     try:
         with pytest.raises(ConfigError, match="expected workers that start, but one did not"):
-            serve(make_settings(bundle=tmp_path, port=0), tell=lambda address: None)
+            serve(make_settings(bundle=folder, port=0), tell=lambda address: damage(folder))
     finally:
         for one, handler in handlers.items():
             with suppress(OSError, TypeError, ValueError):
                 signal.signal(one, handler)
-    assert "error: expected the weights of the bundle in" in capfd.readouterr().err
+    written = capfd.readouterr().err
+    assert written.count(told) == 1
+    assert "Traceback" not in written

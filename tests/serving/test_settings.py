@@ -27,6 +27,12 @@ def test_an_image_takes_no_longer_than_its_request():
         Limits(seconds=5)
 
 
+def test_a_request_fits_into_the_queue():
+    assert Limits(max_files=8, queue_length=8).queue_length == 8
+    with pytest.raises(ConfigError, match=r"images of one request \(8\), got 7; raise --queue, or lower --max-files"):
+        Limits(max_files=8, queue_length=7)
+
+
 def test_the_secret_is_not_shown():
     settings = Settings(bundle=Path("b"), key_file=None)
     assert settings.session_secret not in repr(settings)

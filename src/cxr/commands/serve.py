@@ -1,13 +1,17 @@
 """`cxr serve`: words of the command line to what a server is started with. Knows nothing of HTTP."""
 
 import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from cxr.errors import ConfigError, require_extra
 from cxr.inference.bundle_folder import find_bundle
-from cxr.serving.keys import open_keys, rotate_keys
+from cxr.serving.keys import VARIABLE, open_keys, rotate_keys
 from cxr.serving.settings import MIB, Limits, Settings, usable_cores
 
+Made = TypeVar("Made")
 DEMO = "runs/demo"
 KEYS = "serve_keys.json"
 PACKAGES = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client", "itsdangerous")
@@ -32,7 +36,6 @@ def choose_settings(options: argparse.Namespace, log_folder: Path) -> Settings:
         seconds=options.seconds,
         decode_seconds=-(-options.seconds // 2),
     )
-    key_file = log_folder / KEYS if options.keys is None else options.keys
     return Settings(
         bundle=find_demo(log_folder) if options.demo else find_bundle(options.bundle),
         engine=options.engine,
@@ -43,23 +46,52 @@ def choose_settings(options: argparse.Namespace, log_folder: Path) -> Settings:
         limits=limits,
         allowed_origins=tuple(options.origin),
         image_hosts=tuple(options.image_host),
-        key_file=None if options.without_keys else key_file,
+        key_file=None if options.without_keys else find_key_file(options, log_folder),
         metrics_open=options.metrics_open,
     )
 
 
-def choose_keys(settings: Settings, new: bool) -> str | None:
-    """A key to be shown once: the first one of a server that has none, or the one that was asked for.
+def find_key_file(options: argparse.Namespace, log_folder: Path) -> Path:
+    """Where the keys of clients lie."""
+    path: Path = log_folder / KEYS if options.keys is None else options.keys
+    return path
+
+
+def choose_keys(settings: Settings) -> str | None:
+    """A key to be shown once, where a server has none yet.
 
     Raises:
-        ConfigError: The key file cannot be used, or a key is asked for where none is needed.
+        ConfigError: The key file cannot be used.
     """
     if settings.key_file is None:
-        if new:
-            raise ConfigError("expected --new-key or --without-keys, got both; leave one out")
         return None
-    settings.key_file.parent.mkdir(parents=True, exist_ok=True)
-    return rotate_keys(settings.key_file) if new else open_keys(settings.key_file)[1]
+    if VARIABLE in os.environ:
+        return open_keys(settings.key_file)[1]
+    return _in_folder(settings.key_file, lambda path: open_keys(path)[1])
+
+
+def make_new_key(options: argparse.Namespace, log_folder: Path) -> str:
+    """A key to be shown once, made and stored; a server that runs takes notice by itself.
+
+    Raises:
+        ConfigError: The key file cannot be used, or servers take their keys from elsewhere or need none.
+    """
+    if options.without_keys:
+        raise ConfigError("expected --new-key or --without-keys, got both; leave one out")
+    if VARIABLE in os.environ:
+        raise ConfigError(f"expected --new-key or {VARIABLE}, whose keys alone are valid, got both; unset {VARIABLE}")
+    return _in_folder(find_key_file(options, log_folder), rotate_keys)
+
+
+def _in_folder(path: Path, make: Callable[[Path], Made]) -> Made:
+    """What is made at the path, whose folder is made first."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make(path)
+    except OSError as error:
+        raise ConfigError(
+            f"expected to write the key file {path}, got {type(error).__name__}; choose another with --keys"
+        ) from error
 
 
 def find_demo(log_folder: Path) -> Path:

@@ -53,6 +53,7 @@ def make_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="CXR Lab", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        redirect_slashes=False,  # to the host that the client names
         description="Chest X-rays to calibrated probabilities. For research use only, not a medical device.",
     )  # fmt: skip
     app.state.gate = _make_gate(settings)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cxr.errors import WeightsError
 from cxr.inference.bundle_folder import bundle_version
-from cxr.inference.description import DESCRIPTION, described_answer, read_description
+from cxr.inference.description import DESCRIPTION, described_answer, read_checked, read_description
 
 CARD = "model_card.md"
 
@@ -20,7 +20,7 @@ class Facts:
         name: Of its net.
         version: The first 12 hexadecimal digits of the SHA-256 of bundle.json, which holds the checksums of all else.
         answer: What `described_answer` gives.
-        card: The model card, as Markdown; None where the bundle has none.
+        card: The model card, as Markdown; None where bundle.json names none.
     """
 
     name: str
@@ -62,9 +62,18 @@ def read_facts(bundle: Path) -> Facts:
         net = description["net"]
         name = str(net.get("architecture", net["name"]))
         answer = described_answer(description)
+        has_card = CARD in description["sha256"]
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise WeightsError(
             f"expected {bundle / DESCRIPTION} to describe a predictor, got {error!r}; write the bundle again"
         ) from error
-    card = bundle / CARD
-    return Facts(name, bundle_version(bundle), answer, card.read_text(encoding="utf-8") if card.is_file() else None)
+    return Facts(name, bundle_version(bundle), answer, _read_card(bundle, description) if has_card else None)
+
+
+def _read_card(bundle: Path, description: Mapping[str, Any]) -> str:
+    try:
+        return read_checked(bundle, CARD, description).decode()
+    except UnicodeDecodeError as error:
+        raise WeightsError(
+            f"expected text in UTF-8 in {bundle / CARD}, got other bytes; export the run again"
+        ) from error

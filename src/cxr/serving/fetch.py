@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urljoin
 
@@ -23,6 +24,7 @@ from cxr.serving.refusal import Refusal
 MOST_BYTES = 100 * 2**20
 MOST_SECONDS = 10.0
 MOST_REDIRECTS = 3
+Read = Callable[[httpcore2.Response], Awaitable[bytes]]
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS = [("Accept", "application/dicom, image/*"), ("Accept-Encoding", "identity"), ("User-Agent", "cxr-lab")]
 
@@ -54,6 +56,7 @@ class Network:
 async def fetch_image(
     url: str,
     allowed: Sequence[AllowedHost],
+    take: Callable[[int], object],
     max_bytes: int = MOST_BYTES,
     seconds: float = MOST_SECONDS,
     network: Network | None = None,
@@ -63,6 +66,7 @@ async def fetch_image(
     Args:
         url: Named by a client.
         allowed: `parse_hosts` of the operator's list; empty where no URL is taken.
+        take: Is told how many bytes come, before they are kept; may refuse.
         max_bytes: Of the content.
         seconds: For everything, redirects included.
         network: What may be reached; public addresses where None.
@@ -72,7 +76,12 @@ async def fetch_image(
     """
     try:
         with anyio.fail_after(seconds):
-            return await _follow(check_url(url, allowed), allowed, max_bytes, Network() if network is None else network)
+            return await _follow(
+                check_url(url, allowed),
+                allowed,
+                partial(_read, take, max_bytes),
+                Network() if network is None else network,
+            )
     except TimeoutError:
         raise Refusal(
             422,
@@ -83,16 +92,16 @@ async def fetch_image(
         raise _failed(f"an answer of the host, got {type(error).__name__}") from None
 
 
-async def _follow(place: Place, allowed: Sequence[AllowedHost], max_bytes: int, network: Network) -> bytes:
+async def _follow(place: Place, allowed: Sequence[AllowedHost], read: Read, network: Network) -> bytes:
     for _ in range(MOST_REDIRECTS + 1):
-        found = await _get(place, max_bytes, network)
+        found = await _get(place, read, network)
         if isinstance(found, bytes):
             return found
         place = check_url(urljoin(place.url, found), allowed)
     raise _failed(f"at most {MOST_REDIRECTS} redirects, got more")
 
 
-async def _get(place: Place, max_bytes: int, network: Network) -> bytes | str:
+async def _get(place: Place, read: Read, network: Network) -> bytes | str:
     """The content, or where it is said to lie."""
     url = httpcore2.URL(scheme=place.scheme, host=place.host, port=place.port, target=place.target)
     async with (
@@ -106,7 +115,7 @@ async def _get(place: Place, max_bytes: int, network: Network) -> bytes | str:
             raise _failed(f"status 200 of the host, got {response.status}")
         if headers.get(b"content-encoding", "identity").lower() != "identity":
             raise _failed("content that is not compressed, got a Content-Encoding")
-        return await _read(response, max_bytes)
+        return await read(response)
 
 
 def _check_location(location: str) -> str:
@@ -116,14 +125,15 @@ def _check_location(location: str) -> str:
     return location
 
 
-async def _read(response: httpcore2.Response, max_bytes: int) -> bytes:
+async def _read(take: Callable[[int], object], max_bytes: int, response: httpcore2.Response) -> bytes:
     content = bytearray()
     async for chunk in response.aiter_stream():
-        content += chunk
-        if len(content) > max_bytes:
+        if len(content) + len(chunk) > max_bytes:
             raise Refusal(
                 413, "too_large", f"expected an image of at most {max_bytes} bytes, got more; send a smaller one"
             )
+        take(len(chunk))
+        content += chunk
     return bytes(content)
 
 

@@ -42,12 +42,14 @@ async def model(request: Request) -> JSONResponse:
     return answer(request, {**service.facts.to_dict(), "preprocess": preprocess})
 
 
+@open_routes.head("/healthz", include_in_schema=False)
 @open_routes.get("/healthz", response_model=Health, responses=refusals(500))
 async def healthz() -> JSONResponse:
     """The process runs."""
     return JSONResponse({"status": "ok"})
 
 
+@open_routes.head("/readyz", include_in_schema=False)
 @open_routes.get("/readyz", response_model=Health, responses=refusals(500))
 async def readyz() -> JSONResponse:
     """The model is loaded: a worker takes connections only then."""

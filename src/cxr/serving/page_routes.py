@@ -14,6 +14,7 @@ from starlette.types import Scope
 from cxr.pages import render
 
 FOLDER = Path(__file__).parent / "page"
+READ = ["GET", "HEAD"]
 
 CsrfTokenOf = Callable[[Request], str | None]
 """A request -> the CSRF token of its session; None where nobody is signed in, empty where nobody needs to be."""
@@ -47,8 +48,8 @@ def add_page(app: FastAPI, csrf_token_of: CsrfTokenOf) -> None:
     def show_sign_in() -> Response:
         return make_sign_in_page()
 
-    app.add_api_route("/", show_page, include_in_schema=False)
-    app.add_api_route("/sign-in", show_sign_in, include_in_schema=False)
+    app.add_api_route("/", show_page, methods=READ, include_in_schema=False)
+    app.add_api_route("/sign-in", show_sign_in, methods=READ, include_in_schema=False)
     app.mount("/static", Revalidated(directory=FOLDER / "static"), name="static")
 
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -19,11 +20,14 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from cxr.errors import ConfigError
+from cxr.errors import ConfigError, CxrError
+from cxr.serving import silence
 from cxr.serving.connections import BoundedConfig
+from cxr.serving.facts import read_facts
+from cxr.serving.hosts import parse_hosts
 from cxr.serving.measures import FOLDER
 from cxr.serving.settings import Settings
-from cxr.serving.silence import set_up_logging
+from cxr.serving.wrapping import check_origin
 
 SECONDS_TO_START = 60
 """What a new worker may take to import what it needs, before it is held to hang."""
@@ -33,13 +37,13 @@ def serve(settings: Settings, tell: Callable[[str], object]) -> None:
     """Serve until a signal ends it.
 
     Args:
-        settings: Of the server.
+        settings: Of the server, looked at by `check`.
         tell: Is told the server's address, before the model is loaded.
 
     Raises:
         ConfigError: The address cannot be had, or a worker could not start.
     """
-    set_up_logging()
+    silence.set_up_logging()
     with bind(settings.host, settings.port) as listener, tempfile.TemporaryDirectory(prefix="cxr_measures_") as folder:
         os.environ[FOLDER] = folder
         host, port = listener.getsockname()[:2]
@@ -48,6 +52,19 @@ def serve(settings: Settings, tell: Callable[[str], object]) -> None:
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise ConfigError("expected workers that start, but one did not; see what it said above")
+
+
+def check(settings: Settings) -> None:
+    """Find what would keep every worker from starting, before there is one; the weights are left to the workers.
+
+    Raises:
+        ConfigError: An origin or a host of images is none.
+        WeightsError: There is no bundle, or its description or card is damaged.
+    """
+    read_facts(settings.bundle)
+    parse_hosts(settings.image_hosts)
+    for origin in settings.allowed_origins:
+        check_origin(origin)
 
 
 def make_config(settings: Settings) -> BoundedConfig:
@@ -68,13 +85,23 @@ def make_config(settings: Settings) -> BoundedConfig:
 
 def make_worker_app(settings: Settings) -> FastAPI:
     """The application in a process of its own, which ends with the one that supervises it."""
-    from cxr.serving.app import make_app  # not in the process that supervises: it takes a second and much memory
-
-    set_up_logging()
+    silence.set_up_logging()
     logging.getLogger("uvicorn.access").propagate = False  # each request has a line of ours
     parent = multiprocessing.parent_process()
     if parent is not None:
         Thread(target=_end_after, args=(parent,), daemon=True).start()
+    try:
+        return _make_app(settings)
+    except CxrError as error:
+        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        silence.tell("failed to start", logging.CRITICAL, error)
+    sys.exit(STARTUP_FAILURE)  # with any other code, the worker would be replaced for ever
+
+
+def _make_app(settings: Settings) -> FastAPI:
+    from cxr.serving.app import make_app  # not in the process that supervises: it takes a second and much memory
+
     return make_app(settings)
 
 

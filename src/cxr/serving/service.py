@@ -83,11 +83,11 @@ class Service:
             with _refuse_late(Refusal(408, "slow", f"expected the whole request in {seconds} s; send fewer images")):
                 async with asyncio.timeout_at(end):
                     found = await read(request, self.settings.limits, loan)
-            given = await self._fetch(found) if isinstance(found, str) else found
+            count = 1 if isinstance(found, str) else len(found)
             late = f"expected an answer in {seconds} s, it takes longer; send it again later, or fewer images"
-            with self._queue(len(given)), _refuse_late(try_later(503, "timeout", late, SECONDS_TO_WAIT)):
+            with self._queue(count), _refuse_late(try_later(503, "timeout", late, SECONDS_TO_WAIT)):
                 async with asyncio.timeout_at(end):
-                    yield given
+                    yield await self._fetch(found, loan) if isinstance(found, str) else found
 
     async def predict(self, given: Sequence[Given]) -> list[dict[str, Any]]:
         """The answers for images, in their order: plain JSON values."""
@@ -159,14 +159,14 @@ class Service:
             stored = await asyncio.to_thread(lambda: tuple(kind.store(given) for kind in kinds))
             return Intake(stored, (given.shape[0], given.shape[1]), "unknown")
 
-    async def _fetch(self, url: str) -> list[Given]:
+    async def _fetch(self, url: str, loan: Loan) -> list[Given]:
         if not self._hosts:
             raise Refusal(
                 403, "no_addresses", "expected an image, got the address of one, which this server does not fetch; "
                 "send the image itself",
             )  # fmt: skip
         limits = self.settings.limits
-        return [await fetch_image(url, self._hosts, limits.max_body_bytes, limits.seconds / 2)]
+        return [await fetch_image(url, self._hosts, loan.take, limits.max_body_bytes, limits.seconds / 2)]
 
     @contextmanager
     def _queue(self, count: int) -> Iterator[None]:

@@ -32,7 +32,7 @@ class Limits:
         decoder_bytes: Memory that decoding one image may take.
 
     Raises:
-        ConfigError: A limit is below 1, or one image may take longer than a request.
+        ConfigError: A limit is below 1, one image may take longer than a request, or one never fits into the queue.
     """
 
     max_body_bytes: int = 64 * MIB
@@ -51,6 +51,11 @@ class Limits:
         if self.decode_seconds > self.seconds:
             raise ConfigError(
                 f"expected decode_seconds of at most seconds ({self.seconds}), got {self.decode_seconds}; lower it"
+            )
+        if self.queue_length < self.max_files:
+            raise ConfigError(
+                f"expected a queue of at least the images of one request ({self.max_files}), got {self.queue_length}; "
+                "raise --queue, or lower --max-files"
             )
 
 

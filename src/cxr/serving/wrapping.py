@@ -59,7 +59,7 @@ def wrap(app: FastAPI, max_body_bytes: int, origins: Sequence[str] = ()) -> None
     if origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=[_check_origin(origin) for origin in origins],
+            allow_origins=[check_origin(origin) for origin in origins],
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
             expose_headers=["Retry-After", "X-Request-ID"],
@@ -213,7 +213,12 @@ def _unexpected() -> Refusal:
     return Refusal(500, "internal", "expected to answer, but the server failed; tell its operator the request id")
 
 
-def _check_origin(origin: str) -> str:
+def check_origin(origin: str) -> str:
+    """The origin of one site, as it came.
+
+    Raises:
+        ConfigError: It is something else.
+    """
     if not _ORIGIN.fullmatch(origin):
         raise ConfigError(
             f"expected allowed origins as https://host or https://host:port, got {origin!r}; list each site by itself"
