@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from cxr.errors import ConfigError, DataError, require_extra
@@ -60,10 +60,17 @@ def tell_url(storage: str) -> str:
 
 
 def connection_arguments(url: URL) -> dict[str, Any]:
-    """What SQLAlchemy is told: connections are tried before use, and PostgreSQL tells the time alike to all."""
+    """What SQLAlchemy is told: connections are tried before use, and a lock of SQLite is waited for."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
-    return {"connect_args": {"options": "-c timezone=utc", "connect_timeout": 10}, "pool_pre_ping": True}
+    return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+
+
+def _tell_time_in_utc(connection: Any, _: Any) -> None:
+    """Heartbeats are stored without a time zone, so all workers must tell them in one, whatever PGTZ or a role says."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 class PatientStorage(RDBStorage):
@@ -91,6 +98,9 @@ class PatientStorage(RDBStorage):
                 url.render_as_string(hide_password=False), connection_arguments(url),
                 heartbeat_interval=heartbeat, grace_period=GRACE_BEATS * heartbeat,
             )  # fmt: skip
+        if url.get_backend_name() != "sqlite":
+            event.listen(self.engine, "connect", _tell_time_in_utc)
+            self.engine.dispose()
 
     def wait_for(self, call: Callable[[], Any]) -> Any:
         """What `call` gives, tried again while the database is away.
