@@ -13,8 +13,11 @@ from cxr.errors import ConfigError
 from cxr.evaluation.predictions import read_predictions
 from cxr.inference.bundle import load_bundle
 from cxr.training.assemble import assemble
+from cxr.training.evaluate import calibrate
 from cxr.training.fit import fit
 from cxr.training.losses import make_masked_bce
+from cxr.training.metrics import Question
+from cxr.training.run_folder import RunFolder
 
 NAMES = ["left side", "right side"]
 
@@ -120,3 +123,17 @@ def test_the_loss_is_that_of_the_stated_targets(kind):
     loss.backward()
     assert (logits.grad[4:, 1] == 0).all()
     assert logits.grad.isfinite().all()
+
+
+def test_the_one_target_that_can_be_judged_has_a_temperature_and_no_bias(tmp_path):
+    """A bundle has a bias per class or none: one of "no" and "yes" would be taken for that of other targets."""
+    draws = torch.Generator().manual_seed(0)
+    answers = torch.arange(200) % 2
+    logit = 2.0 * answers + torch.randn(200, generator=draws) + 3.0
+    two = torch.stack([torch.zeros(200), logit], dim=1)
+    (tmp_path / "metrics.json").write_text('{"metrics": {}}')
+    folder = RunFolder(tmp_path)
+    calibrate({"nodule": Question(two, answers, torch.arange(200), ["no nodule", "nodule"])}, folder)
+    assert folder.read_scaling().bias is None
+    calibrate({"": Question(two, answers, torch.arange(200), ["well", "ill"])}, folder)
+    assert folder.read_scaling().bias is not None

@@ -113,9 +113,8 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(
-            family, kind, protocol
-        )  # of a socket whose protocol is not told, asyncio delays answers
+        # asyncio delays the answers of a socket whose protocol is not told
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:

@@ -93,10 +93,10 @@ def ask(experiment: Experiment, checkpoint: Path, part: str) -> dict[str, Questi
 
 
 def calibrate(questions: Mapping[str, Question], folder: RunFolder) -> None:
-    """Fit the scaling on the answers for validation; several targets share one temperature and have no bias."""
+    """Fit the scaling on the answers for validation; targets share one temperature and have no bias."""
     target = np.concatenate([question.target.cpu().numpy() for question in questions.values()])
     logits = np.concatenate([question.logits.double().cpu().numpy() for question in questions.values()])
-    found = (fit_scaling if len(questions) == 1 else fit_temperature)(target, logits)
+    found = (fit_scaling if "" in questions else fit_temperature)(target, logits)
     if found is None:
         log.warning(
             "validation is told apart perfectly, or no better than by chance: nothing is fitted, and "
