@@ -41,14 +41,14 @@ class Row:
     Attributes:
         name: Of its folder.
         data: What it is trained on, the heading of its lines.
-        says: What the reference reports, or what the row is.
-        words: For train.py or, with a plan, run.py.
+        says: What the reference reports, or what the row is; None of a run that only others start from.
+        words: For train.py or, with a plan, run.py; <name> is the folder of another row.
         budget: Words that make it small enough for a CPU; none where it is.
     """
 
     name: str
     data: str
-    says: str
+    says: str | None
     words: str
     budget: str = ""
 
@@ -65,6 +65,10 @@ ROWS = (
     Row("d_best_3class", THREE, "recommended", f"experiment=reference_d_best data.scheme=3class {SEEDS}"),
     Row("a_cnn", COVID, "CNN, 0.97 reported on 66 images", f"experiment=reference_a_cnn {FOLDS}"),
     Row("a_best", COVID, "recommended", f"experiment=reference_a_best {FOLDS}"),
+    Row("union", COVID, None,
+        "experiment=pretrain_union data.avoid=<a_best> ~data.sources.covid"),
+    Row("a_best_pretrained", COVID, "recommended, after pretraining on other films",
+        f"experiment=reference_a_best {FOLDS} transfer.init_from=<union> optimizer.lr=0.0003"),
     Row("a_automl", COVID, "AutoML, 0.948 reported", f"experiment=reference_a_automl {AUTOML}"),
     Row("c_resnet50v2", RADIOGRAPHY, "ResNet50V2, 0.89 on three classes",
         f"experiment=reference_c_resnet50v2 {TWO} {SCRATCH}", BUDGET),
@@ -121,7 +125,8 @@ def is_missing(row: Row, out: Path) -> bool:
 def run(row: Row, out: Path, data: Path | None, full: bool) -> None:
     """Carry out a row, or what is missing of it."""
     folder = out / row.name
-    words = [*row.words.split(), *([] if full else row.budget.split()), "logger=none", f"hydra.run.dir={folder}"]
+    recipe = row.words.replace("<", f"{out}/").replace(">", "").split()
+    words = [*recipe, *([] if full else row.budget.split()), "logger=none", f"hydra.run.dir={folder}"]
     if row.data in FOLDERS:
         words.append(f"paths.data_dir={data}")
     last = folder / "checkpoints" / "last.ckpt"
@@ -138,7 +143,7 @@ def tell(rows: list[Row], out: Path) -> Iterator[str]:
     """The lines of a Markdown table of the finished rows."""
     heading = ""
     for row in rows:
-        if is_missing(row, out):
+        if row.says is None or is_missing(row, out):
             continue
         if row.data != heading:
             heading = row.data

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cxr"
 
 FLOORS = [
-    ["errors", "pages", "progress", "scaling"],
+    ["errors", "memory", "pages", "progress", "scaling"],
     ["imaging"],
     ["data", "models"],
     ["inference", "evaluation"],

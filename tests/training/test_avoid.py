@@ -74,6 +74,18 @@ def test_what_is_avoided_is_validation_and_test(trained):
     assert set(hash_ids(avoided["sample_id"], salt)) == set(parts.index[parts.isin(["val", "test"])])
 
 
+def test_of_folds_everything_is_avoided(trained, tmp_path):
+    run, salt = trained
+    parts = pd.read_csv(run / "split.csv")
+    for name, shown in (("fold_0", "val"), ("fold_1", "train")):
+        (tmp_path / name).mkdir()
+        shutil.copy(run / "config.yaml", tmp_path / name)
+        held = parts["split"].map({shown: "test"}).fillna("train")
+        parts.assign(split=held).to_csv(tmp_path / name / "split.csv", index=False)
+    avoided = read_avoided(tmp_path, salt)["sample_id"]
+    assert sorted(hash_ids(avoided, salt)) == sorted(parts.loc[parts["split"].isin(["val", "train"]), "sample_id"])
+
+
 @pytest.mark.parametrize("absent", ["config.yaml", "split.csv"])
 def test_what_is_no_run_folder_is_refused(trained, tmp_path, absent):
     run, salt = trained

@@ -8,6 +8,7 @@ from typing import Any
 from cxr.errors import ConfigError, WeightsError
 from cxr.inference.opening import open_bundle
 from cxr.inference.predictor import Predictor
+from cxr.memory import keep_freed_memory
 
 ONNX, INT8, TORCH = "onnx", "int8", "torch"
 ENGINES = (ONNX, INT8, TORCH)
@@ -59,6 +60,7 @@ def _load_torch(folder: Path, description: Mapping[str, Any], threads: int | Non
 
     from cxr.inference.bundle import load_torch
 
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     return load_torch(folder, description, torch.device("cpu"))

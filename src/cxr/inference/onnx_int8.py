@@ -17,7 +17,7 @@ from cxr.inference.onnx_predictor import EXTRA, IMAGES
 Images = npt.NDArray[np.float32]
 
 QUANTISED = ("Conv", "MatMul", "Gemm", "Add", "Concat", "MaxPool", "AveragePool", "Relu", "Clip")
-"""Products of matrices, in which the time goes, and what lies between them; norms and softmax stay exact."""
+"""Products of matrices, in which the time goes, and what lies between them; layer norms and softmax stay exact."""
 
 
 class _Reader:
@@ -53,8 +53,31 @@ def quantise(graph: bytes, batches: Iterable[Images]) -> bytes:
         given, prepared, made = (Path(place) / f"{name}.onnx" for name in ("given", "prepared", "int8"))
         given.write_bytes(graph)
         quant_pre_process(given, prepared, skip_symbolic_shape=True)  # which knows no GridSample
+        prepared.write_bytes(_norms_as_products(prepared.read_bytes()))
         quantize_static(
             prepared, made, _Reader(batches), op_types_to_quantize=list(QUANTISED), per_channel=True,
             quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
         return made.read_bytes()
+
+
+def _norms_as_products(graph: bytes) -> bytes:
+    """Batch norms that stand before a product, as in DenseNet, become one with a weight a channel: integers too, then."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            scale, shift, mean, variance = (constants[name] for name in node.input[1:])
+            epsilon = next(one.f for one in node.attribute if one.name == "epsilon")
+            weight = scale / np.sqrt(variance + np.float32(epsilon))
+            made = {f"{node.name}_weight": weight.reshape(-1, 1, 1, 1), f"{node.name}_bias": shift - mean * weight}
+            model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in made.items())
+            inputs = [node.input[0], *made]
+            node.CopyFrom(onnx.helper.make_node("Conv", inputs, node.output, node.name, group=len(scale)))
+    used = {name for node in model.graph.node for name in node.input}
+    for unused in [one for one in model.graph.initializer if one.name not in used]:
+        model.graph.initializer.remove(unused)
+    rewritten: bytes = model.SerializeToString()
+    return rewritten

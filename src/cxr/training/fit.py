@@ -18,6 +18,7 @@ from cxr.data.samples import target_names
 from cxr.data.splits import write_split
 from cxr.errors import TrainingError
 from cxr.inference.bundle import write_bundle
+from cxr.memory import keep_freed_memory
 from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble
 from cxr.training.building import plain
@@ -69,6 +70,7 @@ def fit(config: DictConfig) -> FitResult:
         CxrError: Anything the user can mend; what was saved before stays usable.
         StoppedByJudgeError: Whoever judges the run asked it to stop, see `cxr.training.judging`.
     """
+    keep_freed_memory()
     folder = RunFolder(Path(config.paths.output_dir))
     start_logging(folder.root)
     experiment = assemble(config)

@@ -100,16 +100,23 @@ def cohort_settings(config: DictConfig) -> CohortSettings:
     )
 
 
-def read_avoided(run: Path, salt: str) -> pd.DataFrame:
-    """The samples that a run validated and tested, as its config reads them and its split divides them.
+def read_avoided(folder: Path, salt: str) -> pd.DataFrame:
+    """The samples that a run, or any run of a plan, validated and tested: of folds these are all.
 
     Args:
-        run: The run folder.
-        salt: With which the ids in its split may be hashed.
+        folder: The run folder, or the folder of a plan with its runs.
+        salt: With which the ids in a split may be hashed.
 
     Raises:
-        DataError: It is no run folder, or its dataset is not as it was.
+        DataError: It is no such folder, or a run's dataset is not as it was.
     """
+    runs = sorted(split.parent for split in folder.glob(f"*/{SPLIT_FILE}")) or [folder]
+    held_out = pd.concat([_read_held_out(run, salt) for run in runs], ignore_index=True)
+    return held_out.drop_duplicates("image_path", ignore_index=True)
+
+
+def _read_held_out(run: Path, salt: str) -> pd.DataFrame:
+    """Those of one run, as its config reads them and its split divides them."""
     absent = [name for name in ("config.yaml", SPLIT_FILE) if not (run / name).exists()]
     if absent:
         raise DataError(f"data.avoid must be the folder of a run, but {run} has no {absent[0]}; train that run first")
@@ -117,7 +124,7 @@ def read_avoided(run: Path, salt: str) -> pd.DataFrame:
     assert isinstance(config, DictConfig)
     samples = open_dataset(config).samples
     parts = read_split(samples, run / SPLIT_FILE, salt=salt)
-    return samples.loc[parts.index[parts.isin(["val", "test"])]].reset_index(drop=True)
+    return samples.loc[parts.index[parts.isin(["val", "test"])]]
 
 
 def choose_split_file(config: DictConfig) -> Path | None:
