@@ -9,9 +9,9 @@ NEVER = 2**31 - 1
 def keep_freed_memory() -> None:
     """Give freed memory to the next allocation, never back to the system; nothing where there is no glibc.
 
-    By default glibc maps every large tensor anew and gives it back after use, so the system clears the same pages again
-    and again: a training step on a CPU takes 1.1 to 1.4 times as long (benchmarks/freed_memory.py). The price: a process
-    stays as large as it once was. See mallopt(3).
+    By default glibc maps every large tensor anew and gives it back after use, so the system clears the same pages over
+    and over: a training step on a CPU takes 1.1 to 1.4 times as long (benchmarks/freed_memory.py). The price: a
+    process stays as large as it once was. See mallopt(3).
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -62,7 +62,7 @@ def quantise(graph: bytes, batches: Iterable[Images]) -> bytes:
 
 
 def _norms_as_products(graph: bytes) -> bytes:
-    """Batch norms that stand before a product, as in DenseNet, become one with a weight a channel: integers too, then."""
+    """Batch norms that stand before a product, as in DenseNet, become one with a weight a channel: in integers too."""
     import onnx
 
     model = onnx.load_from_string(graph)
