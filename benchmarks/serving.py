@@ -9,7 +9,8 @@ The same DenseNet121 of random weights at 224 px answers 224 px PNG files over H
 All servers stay open and are asked in turns, so that whatever else the machine does falls on all alike; numbers are
 medians over the rounds, delays those of all requests of a round. Clients run beside the servers on the same cores, each
 with a connection of its own, and ask again as soon as they are answered. Last lines: what HTTP, decoding and
-preprocessing add to the net alone, and the memory of a server with a tiny net over many requests.
+preprocessing add to the net alone, in processor time and in waiting, and the memory of a server with a tiny net over
+many requests.
 """
 
 import argparse
@@ -113,8 +114,12 @@ class Server:
 
     def memory(self) -> float:
         """MiB of all its processes; what they share is counted once."""
-        own = psutil.Process(self.process.pid)
-        return sum(map(shared_memory, [own, *own.children(recursive=True)])) / MIB
+        return sum(map(shared_memory, self._processes())) / MIB
+
+    def seconds_beside_the_net(self) -> float:
+        """Processor time so far of HTTP, decoding and preprocessing: first threads, for nets run in others."""
+        threads = [thread for process in self._processes() for thread in process.threads() if thread.id == process.pid]
+        return sum(thread.user_time + thread.system_time for thread in threads)
 
     def stop(self) -> None:
         """End it."""
@@ -123,6 +128,10 @@ class Server:
             self._watch.join()
         self.process.terminate()
         self.process.wait()
+
+    def _processes(self) -> list[psutil.Process]:
+        own = psutil.Process(self.process.pid)
+        return [own, *own.children(recursive=True)]
 
     def _look(self) -> None:
         while not self._ended.wait(0.5):
@@ -158,6 +167,7 @@ def compare(bundle: Path, arguments: argparse.Namespace) -> None:
         for server in servers.values():
             server.start()
             ask(server, forms, max(arguments.clients), max(arguments.clients))  # warms up
+        before = {engine: servers[engine].seconds_beside_the_net() for engine in ENGINES}
         rounds: dict[tuple[str, int], list[Round]] = {(name, n): [] for name in servers for n in arguments.clients}
         for number in range(1, arguments.rounds + 1):
             for clients in arguments.clients:
@@ -166,9 +176,9 @@ def compare(bundle: Path, arguments: argparse.Namespace) -> None:
             for engine, net in nets.items():
                 alone[engine].append(time_net(net))
             print(f"round {number} of {arguments.rounds}, load average {os.getloadavg()[0]:.1f}", file=sys.stderr)
+        spent = {engine: servers[engine].seconds_beside_the_net() - before[engine] for engine in ENGINES}
         print_rounds(rounds, {name: server.peak for name, server in servers.items()})
-    if 1 in arguments.clients:
-        print_added(rounds, alone)
+    print_added(rounds, alone, spent)
 
 
 def list_servers(bundle: Path) -> dict[str, tuple[str, int, str]]:
@@ -343,13 +353,22 @@ def print_rounds(rounds: dict[tuple[str, int], list[Round]], peaks: dict[str, fl
     Console(width=120).print(table)
 
 
-def print_added(rounds: dict[tuple[str, int], list[Round]], alone: dict[str, list[float]]) -> None:
-    """What a single client waits for beside the net."""
+def print_added(
+    rounds: dict[tuple[str, int], list[Round]], alone: dict[str, list[float]], spent: dict[str, float]
+) -> None:
+    """What an image takes beside the net: processor time, and what a single client waits for."""
     for engine in ENGINES:
-        whole, net = median(one.percentile(50) for one in rounds[engine, 1]), median(alone[engine])
+        net = median(alone[engine])
+        images = sum(one.statuses[200] for (name, _), seen in rounds.items() if name == engine for one in seen)
+        beside = 1e3 * spent[engine] / images
         print(
-            f"{engine}: the net alone {net:.1f} ms an image; HTTP, decoding and preprocessing add {whole / net - 1:.0%}"
+            f"{engine}: the net alone {net:.1f} ms an image; HTTP, decoding and preprocessing take {beside:.1f} ms of"
         )
+        print(f"  processor time, {beside / net:.0%} of that", end="")
+        if (engine, 1) in rounds:
+            whole = median(one.percentile(50) for one in rounds[engine, 1])
+            print(f"; a single client waits {whole - net:.1f} ms longer than the net takes", end="")
+        print()
 
 
 def watch_memory(bundle: Path, requests: int) -> None:

@@ -20,13 +20,19 @@ PREPROCESS = Preprocess(size=(16, 12), mean=(0.5,), std=(0.25,))
 IMAGES = np.random.default_rng(0).standard_normal((6, 1, 16, 12), dtype=np.float32)
 
 
-def conv_graph(filters=32):
+def conv_graph(filters=32, norm_first=False):
     """From images over one convolution to `embedding`, the largest values, and `logits`."""
     draws = np.random.default_rng(1)
     kernels = draws.standard_normal((filters, 1, 3, 3), dtype=np.float32)
     weights = draws.standard_normal((filters, 3), dtype=np.float32)
+    statistics = {"scale": 1.5, "shift": 0.5, "mean": 0.2, "variance": 0.7}
+    norm = [
+        helper.make_node("BatchNormalization", ["images", *statistics], ["normed"], name="norm", epsilon=0.1),
+        helper.make_node("Relu", ["normed"], ["bent"], name="bend"),
+    ]
     nodes = [
-        helper.make_node("Conv", ["images", "kernels"], ["filtered"], name="conv"),
+        *(norm if norm_first else []),
+        helper.make_node("Conv", ["bent" if norm_first else "images", "kernels"], ["filtered"], name="conv"),
         helper.make_node("Relu", ["filtered"], ["positive"], name="relu"),
         helper.make_node("GlobalMaxPool", ["positive"], ["pooled"], name="pool"),
         helper.make_node("Flatten", ["pooled"], ["embedding"], name="flatten"),
@@ -35,8 +41,14 @@ def conv_graph(filters=32):
     shapes = {"images": ["batch", 1, 16, 12], "logits": ["batch", 3], "embedding": ["batch", filters]}
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     tensors = [numpy_helper.from_array(kernels, "kernels"), numpy_helper.from_array(weights, "weights")]
+    if norm_first:
+        tensors += [numpy_helper.from_array(np.float32([one]), name) for name, one in statistics.items()]
     graph = helper.make_graph(nodes, "conv", values[:1], values[1:], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def kinds_of_nodes(graph):
+    return {node.op_type for node in onnx.load_from_string(graph).graph.node}
 
 
 def make_predictor(graph, **rest):
@@ -89,6 +101,16 @@ def test_integers_say_nearly_the_same():
     made = quantise(graph, [IMAGES[:3], IMAGES[3:]])
     kinds = {tensor.data_type for tensor in onnx.load_from_string(made).graph.initializer if np.prod(tensor.dims) > 32}
     assert kinds == {TensorProto.INT8}
+    plain, found = logits_of(graph), logits_of(made)
+    assert 0 < np.abs(found - plain).max() < 0.1 * np.ptp(plain)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_norm_before_a_product_is_in_integers_too():
+    graph = conv_graph(norm_first=True)
+    made = quantise(graph, [IMAGES[:3], IMAGES[3:]])
+    assert "BatchNormalization" in kinds_of_nodes(graph)
+    assert "BatchNormalization" not in kinds_of_nodes(made)
     plain, found = logits_of(graph), logits_of(made)
     assert 0 < np.abs(found - plain).max() < 0.1 * np.ptp(plain)
 
