@@ -144,3 +144,11 @@ def test_a_plan_that_is_not_finished_is_told(make_plan):
     (plan / "predictions_oof.csv").unlink()
     with pytest.raises(DataError, match=r"expected predictions_oof.csv in .*; finish the plan with plan.folder"):
         list_runs([plan], None)
+
+
+def test_automl_is_one_run_though_it_has_a_plan_s_record(make_plan, make_run):
+    race = make_plan("race", "automl", ["unused"])
+    for file in make_run("other", "c").glob("predictions_test.*"):
+        shutil.copy(file, race)
+    (race / "config.yaml").write_text(yaml.safe_dump({"run_name": "race"}))
+    assert [(run.name, run.folder) for run in list_runs([race], NAMES)] == [("race", race)]

@@ -15,7 +15,7 @@ from cxr.evaluation.report.comparison import Compared, write_comparison
 
 METRICS = ("auroc", "average_precision", "balanced_accuracy", "sensitivity", "specificity", "accuracy", "f1_macro")
 PREDICTIONS, OUT_OF_FOLD = "predictions_test.csv", "predictions_oof.csv"
-PLAN_FILE = "plan.yaml"
+CONFIG_FILE, PLAN_FILE = "config.yaml", "plan.yaml"
 """As in `cxr.experiments.plan`, whose import takes seconds and is made for plans alone."""
 
 
@@ -90,13 +90,13 @@ def list_runs(sources: Sequence[Path], class_names: Sequence[str] | None) -> lis
 
 
 def is_plan(source: Path) -> bool:
-    """Whether a source is the folder of a plan."""
-    return (source / PLAN_FILE).exists()
+    """Whether a source is the folder of a plan with runs; that of AutoML is a run itself."""
+    return (source / PLAN_FILE).exists() and not (source / CONFIG_FILE).exists()
 
 
 def recipe_of(source: Path) -> str:
     """The recipe of a run or of a plan, or the name of a table."""
-    configs = sorted(source.glob("*/config.yaml")) if is_plan(source) else sorted(source.glob("config.yaml"))
+    configs = sorted(source.glob(f"*/{CONFIG_FILE}" if is_plan(source) else CONFIG_FILE))
     return str(yaml.safe_load(configs[0].read_text())["run_name"]) if configs else source.stem
 
 
@@ -164,10 +164,11 @@ def list_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def measure_costs(runs: Sequence[Run]) -> pd.DataFrame:
-    """run, parameters, megabytes, gflops, latency_ms of each run that has a bundle; of folds, of the first net."""
+    """run, parameters, megabytes, gflops, latency_ms of each run that has a bundle of nets; of folds, of the first net."""
     from cxr.inference.bundle import load_bundle
-    from cxr.inference.cost import measure_cost
+    from cxr.inference.cost import has_cost, measure_cost
 
     bundles = {run.name: run.folder / "bundle" for run in runs if (run.folder / "bundle").is_dir()}
-    rows = [{"run": name, **vars(measure_cost(load_bundle(bundle)))} for name, bundle in bundles.items()]
+    predictors = {name: load_bundle(bundle) for name, bundle in bundles.items()}
+    rows = [{"run": name, **vars(measure_cost(one))} for name, one in predictors.items() if has_cost(one)]
     return pd.DataFrame(rows)

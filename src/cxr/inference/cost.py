@@ -34,6 +34,11 @@ class Cost:
     latency_ms: float
 
 
+def has_cost(predictor: Predictor) -> bool:
+    """Whether it, or every member of it, is a net; operations of other models are not counted."""
+    return all(isinstance(member, NetPredictor) for member in list_members(predictor))
+
+
 def measure_cost(predictor: Predictor, repeats: int = REPEATS) -> Cost:
     """Count and time one image; an ensemble costs what its members cost together.
 
@@ -42,7 +47,7 @@ def measure_cost(predictor: Predictor, repeats: int = REPEATS) -> Cost:
         repeats: Timed passes after a few to warm up.
 
     Raises:
-        ConfigError: It, or a member, is no net, whose operations are not counted.
+        ConfigError: It is, or has, a model of another kind, see `has_cost`.
     """
     costs = [_measure_net(member, repeats) for member in list_members(predictor)]
     return Cost(*(sum(values) for values in zip(*(astuple(cost) for cost in costs), strict=True)))
@@ -51,7 +56,7 @@ def measure_cost(predictor: Predictor, repeats: int = REPEATS) -> Cost:
 @torch.inference_mode()
 def _measure_net(predictor: Predictor, repeats: int) -> Cost:
     if not isinstance(predictor, NetPredictor):
-        raise ConfigError("expected nets to measure the cost of, got a model of another kind; compare with --no-costs")
+        raise ConfigError("expected nets to measure the cost of, got a model of another kind; leave it out")
     net, preprocess = predictor.net, predictor.preprocess
     image = torch.zeros(1, preprocess.channels, *preprocess.size, device=predictor.device)
     with FlopCounterMode(display=False) as counter:

@@ -11,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from sklearn.metrics import accuracy_score
 
+from cxr.commands.compare import compare_sources
 from cxr.entry import prepare_environment
 from cxr.errors import ConfigError
 from cxr.evaluation.predictions import read_predictions
@@ -165,7 +166,7 @@ def give_test_part(monkeypatch):
 def test_the_test_part_is_opened_once_by_the_winner_as_it_will_be_used(automl, folder, tmp_path, monkeypatch):
     give_test_part(monkeypatch)
     _, config = automl("plan.trials=1")
-    table, _ = read_predictions(folder / "predictions_test.csv")
+    table, names = read_predictions(folder / "predictions_test.csv")
     samples, _ = automl_run.read_pool(config)
     test = samples[samples["split"] == "test"]
     probs = load_bundle(folder / "bundle").predict(test["image_path"].tolist())
@@ -179,6 +180,11 @@ def test_the_test_part_is_opened_once_by_the_winner_as_it_will_be_used(automl, f
     assert material.bundle["kind"] == "ensemble"
     write_report(material, tmp_path / "again", Options())
     assert "AUROC" in (tmp_path / "again" / "report.html").read_text()
+
+    table.assign(run="other").to_csv(tmp_path / "other.csv", index=False)
+    compared = compare_sources([folder, tmp_path / "other.csv"], names, pool=False, costs=True, out=tmp_path, draws=1000)
+    assert {one.recipe for one in compared.comparison.results} == {"plan", "other"}
+    assert compared.costs.empty
 
 
 def test_pixels_without_features_tell_the_time_saved(automl, folder):
