@@ -164,7 +164,7 @@ def list_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def measure_costs(runs: Sequence[Run]) -> pd.DataFrame:
-    """run, parameters, megabytes, gflops, latency_ms of each run that has a bundle of nets; of folds, of the first net."""
+    """run, parameters, megabytes, gflops, latency_ms of each run with a bundle of nets; of folds, of the first net."""
     from cxr.inference.bundle import load_bundle
     from cxr.inference.cost import has_cost, measure_cost
 
