@@ -379,6 +379,7 @@ def _add_stress(commands: "Commands") -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config values that changed: data.root=PATH")
     parser.add_argument("--part", choices=("val", "test"), default="val", help="default: val")
     parser.add_argument("--images", type=int, default=500, metavar="N", help="images at most (default: 500)")
+    parser.add_argument("--target", metavar="NAME", help="which target of a run with several")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: stress/<part> in the run folder")
     parser.set_defaults(run=_run_stress)
 
@@ -386,7 +387,8 @@ def _add_stress(commands: "Commands") -> None:
 def _run_stress(options: argparse.Namespace) -> int:
     from cxr.commands.stress import StressTest, stress
 
-    settings = StressTest(options.run_folder, options.part, options.images, options.overrides, options.out)
+    settings = StressTest(options.run_folder, options.part, options.images, options.target, options.overrides,
+                          options.out)  # fmt: skip
     table, folder = stress(settings)
     for _, row in table.iterrows():
         values = f"AUROC {row['auroc']:.3f}   balanced accuracy {row['balanced_accuracy']:.3f}"

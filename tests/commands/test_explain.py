@@ -4,10 +4,8 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from cxr.cli import SALIENCY_METHODS, main
 from cxr.evaluation.predictions import read_predictions
@@ -141,26 +139,6 @@ def test_another_net_than_the_predictions_are_of_is_told(copy, capsys):
     table[["prob_0", "prob_1"]] = table[["prob_1", "prob_0"]].to_numpy() * 0 + [0.01, 0.99]
     table.to_csv(path, index=False)
     assert "expected the images that the run was evaluated on, but the probabilities differ" in told(capsys, copy)
-
-
-@pytest.fixture(scope="module")
-def targets_run(compose_run, tmp_path_factory):
-    """A run with two targets per image, on bright squares."""
-    folder = tmp_path_factory.mktemp("targets")
-    draws = np.random.default_rng(0)
-    rows = []
-    for number in range(96):
-        left, right = draws.integers(0, 2, 2)
-        pixels = draws.integers(0, 120, (32, 32))
-        pixels[12:20, 4:12] += 130 * left
-        pixels[12:20, 20:28] += 130 * right
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-        rows.append({"path": f"{number}.png", "left side": left, "right side": right})
-    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
-    own = ["data=table", f"data.path={folder}/table.csv", "data.root=null", "data.targets=[left side,right side]",
-           "data.columns.finding=null", "loss=masked_bce", "sampler=none"]  # fmt: skip
-    fit(compose_run(folder / "run", *own, without=("data.cohort",)))
-    return folder / "run"
 
 
 @pytest.mark.slow

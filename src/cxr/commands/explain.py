@@ -3,7 +3,6 @@
 What is written names no file and holds ids only as the run's predictions do.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr.commands.run_images import find_images, read_config, read_part, sample_rows
+from cxr.commands.run_images import as_file_name, find_images, read_config, read_part, sample_rows
 from cxr.entry import prepare_environment
 from cxr.errors import DataError
 from cxr.evaluation.explain_page import write_page
@@ -89,8 +88,7 @@ def make_folder(settings: Explanation) -> Path:
     Raises:
         DataError: It cannot be made.
     """
-    words = filter(None, [settings.part, settings.target, settings.method])
-    default = settings.run / "explain" / re.sub(r"[^\w.+-]+", "_", "_".join(words))
+    default = settings.run / "explain" / as_file_name(settings.part, settings.target, settings.method)
     folder = default if settings.out is None else settings.out
     try:
         (folder / "gallery").mkdir(parents=True, exist_ok=True)

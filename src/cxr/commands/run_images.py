@@ -1,6 +1,7 @@
 """A run folder -> its config, its predictions and their images. Knows nothing of what is done with them."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,6 +95,11 @@ def find_images(config: DictConfig, predictions: pd.DataFrame) -> pd.DataFrame:
             "data and the salt (CXR_ID_SALT, or the cache folder) of the run, for example with data.root=PATH"
         )
     return found
+
+
+def as_file_name(*words: str | None) -> str:
+    """The words that there are as one name, without what file systems forbid."""
+    return re.sub(r"[^\w.+-]+", "_", "_".join(filter(None, words)))
 
 
 def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:

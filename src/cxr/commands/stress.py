@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.commands.run_images import find_images, read_config, read_part, sample_rows
+from cxr.commands.run_images import as_file_name, find_images, read_config, read_part, sample_rows
 from cxr.entry import prepare_environment
 from cxr.evaluation.figure_stress import plot_stress
 from cxr.evaluation.figures import write_figure
@@ -32,13 +32,15 @@ class StressTest:
         run: The run folder.
         part: 'val' or 'test'; the run has predictions of it.
         images: How many images at most; the same ones each time.
+        target: Which target of a multi-label run; None for others.
         overrides: Config values that are others than in the run, as ``data.root=PATH``.
-        out: Where to; None is ``stress/<part>`` in the run folder.
+        out: Where to; None is ``stress/<part>`` in the run folder, with the target added where there is one.
     """
 
     run: Path
     part: str
     images: int
+    target: str | None
     overrides: Sequence[str]
     out: Path | None
 
@@ -55,12 +57,13 @@ def stress(settings: StressTest) -> tuple[pd.DataFrame, Path]:
     prepare_environment()
     config = read_config(settings.run, settings.overrides)
     predictor = load_bundle(settings.run / "bundle")
-    predictions, class_names = read_part(settings.run, settings.part, predictor, None)
+    predictions, class_names = read_part(settings.run, settings.part, predictor, settings.target)
     rows = sample_rows(find_images(config, predictions), settings.images)
-    plain, changed = predict_changed(predictor, rows["image_path"].tolist())
+    plain, changed = predict_changed(predictor, rows["image_path"].tolist(), settings.target)
     scores = {f"prob_{k}": column for k, column in enumerate(plain.T)}
     table = measure_stress(rows.assign(**scores), changed, class_names)
-    folder = settings.run / "stress" / settings.part if settings.out is None else settings.out
+    default = settings.run / "stress" / as_file_name(settings.part, settings.target)
+    folder = default if settings.out is None else settings.out
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "stress.csv", index=False)
     for metric in METRICS:
@@ -68,8 +71,15 @@ def stress(settings: StressTest) -> tuple[pd.DataFrame, Path]:
     return table, folder
 
 
-def predict_changed(predictor: Predictor, paths: Sequence[str]) -> tuple[Probs, dict[Change, Probs]]:
+def predict_changed(
+    predictor: Predictor, paths: Sequence[str], target: str | None
+) -> tuple[Probs, dict[Change, Probs]]:
     """(N, K) probabilities of image files as they are, and under every change; each file is read once.
+
+    Args:
+        predictor: Of a run.
+        paths: The files.
+        target: Of several, the one that is asked for: K is 2, no and yes.
 
     Raises:
         ImageError: A file gives no image.
@@ -81,5 +91,13 @@ def predict_changed(predictor: Predictor, paths: Sequence[str]) -> tuple[Probs, 
         found[0].append(predictor.predict_pixels(images))
         for parts, one in zip(found[1:], STRESSES, strict=True):
             parts.append(predictor.predict_pixels([one.apply(image) for image in images]))
-    plain, *changed = (np.concatenate(parts) for parts in found)
+    plain, *changed = (choose_target(np.concatenate(parts), predictor.class_names, target) for parts in found)
     return plain, {(one.kind, one.strength): probs for one, probs in zip(STRESSES, changed, strict=True)}
+
+
+def choose_target(probs: Probs, class_names: Sequence[str], target: str | None) -> Probs:
+    """(N, 2) probabilities of no and yes to one target; without one, all as they are."""
+    if target is None:
+        return probs
+    yes = probs[:, list(class_names).index(target)]
+    return np.stack([1 - yes, yes], axis=1)
