@@ -4,7 +4,7 @@ import pytest
 
 from cxr.errors import DataError
 from cxr.evaluation.foreign import read_foreign
-from cxr.evaluation.report.collect import target_and_probs
+from cxr.evaluation.predictions import target_and_probs
 
 
 def write(tmp_path, **columns):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cxr.errors import DataError
 from cxr.evaluation.goals import Goal, name_numbers
-from cxr.evaluation.report.collect import Options, rule_of
+from cxr.evaluation.report.collect import Options
+from cxr.evaluation.report.decisions import rule_of
 from cxr.evaluation.report.material import Material, read_run, read_tables
 from cxr.evaluation.report.page import NUMBERS_FILE, write_report
 

@@ -19,7 +19,7 @@ from cxr.ensemble.stacking import fit_stack
 from cxr.errors import ConfigError
 from cxr.evaluation.calibration import fit_scaling
 from cxr.evaluation.predictions import make_predictions
-from cxr.evaluation.report.collect import describe_abstention, describe_points
+from cxr.evaluation.report.decisions import describe_abstention, describe_points
 from cxr.evaluation.report.material import Question
 from cxr.inference.bundle import Fitted
 from cxr.inference.combine import Rule, to_logits

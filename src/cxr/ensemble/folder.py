@@ -22,8 +22,8 @@ from cxr.ensemble.members import POOLED, Member
 from cxr.errors import DataError
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.metrics import classification_metrics
-from cxr.evaluation.predictions import aggregate_by_study, write_predictions
-from cxr.evaluation.report.collect import Options, target_and_probs
+from cxr.evaluation.predictions import aggregate_by_study, target_and_probs, write_predictions
+from cxr.evaluation.report.collect import Options
 from cxr.evaluation.report.material import ledger_path, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.inference.bundle import write_ensemble

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cxr.data.owner_lists import guard_formulas, unguard_formulas
 from cxr.errors import DataError
@@ -281,3 +281,10 @@ def _replace(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def target_and_probs(predictions: pd.DataFrame, kind: str = "prob") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Targets (N,), and probabilities (N, K) or, by ``kind='logit'``, logits, in the order of the classes."""
+    columns = [name for name in predictions if re.fullmatch(rf"{kind}_\d+", str(name))]
+    ordered = [f"{kind}_{k}" for k in range(len(columns))]
+    return predictions["target"].to_numpy(np.int64), predictions[ordered].to_numpy(np.float64)

@@ -13,8 +13,14 @@ from cxr.data.samples import PARTS, require_every_class, target_names
 from cxr.data.splits import groups_of, make_split
 from cxr.errors import ConfigError
 from cxr.evaluation.metrics import classification_metrics
-from cxr.evaluation.predictions import aggregate_by_study, has_studies, read_predictions, write_predictions
-from cxr.evaluation.report.collect import Options, target_and_probs
+from cxr.evaluation.predictions import (
+    aggregate_by_study,
+    has_studies,
+    read_predictions,
+    target_and_probs,
+    write_predictions,
+)
+from cxr.evaluation.report.collect import Options
 from cxr.evaluation.report.material import Material, Question
 from cxr.evaluation.report.page import write_report
 from cxr.experiments.plan import PlannedRun, check_setting

@@ -12,8 +12,7 @@ from cxr.data.sampling import take_limit
 from cxr.errors import ConfigError
 from cxr.evaluation.figure_sizes import METRICS, plot_sizes
 from cxr.evaluation.figures import write_figure
-from cxr.evaluation.predictions import read_predictions
-from cxr.evaluation.report.collect import target_and_probs
+from cxr.evaluation.predictions import read_predictions, target_and_probs
 from cxr.evaluation.statistics.bootstrap import metric_intervals, resample_metrics
 from cxr.evaluation.statistics.resampling import patient_groups
 from cxr.experiments.plan import PlannedRun, check_setting

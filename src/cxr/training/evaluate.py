@@ -23,7 +23,8 @@ from cxr.evaluation.calibration import fit_scaling, fit_temperature
 from cxr.evaluation.gallery import choose_rows
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions
-from cxr.evaluation.report.collect import Options, describe_abstention, describe_points
+from cxr.evaluation.report.collect import Options
+from cxr.evaluation.report.decisions import describe_abstention, describe_points
 from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.explanation.gallery import draw_gallery

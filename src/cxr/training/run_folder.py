@@ -21,8 +21,7 @@ from rich.logging import RichHandler
 from cxr.data.splits import SPLIT_FILE
 from cxr.errors import DataError
 from cxr.evaluation.metrics import classification_metrics
-from cxr.evaluation.predictions import aggregate_by_study, has_studies, write_predictions
-from cxr.evaluation.report.collect import target_and_probs
+from cxr.evaluation.predictions import aggregate_by_study, has_studies, target_and_probs, write_predictions
 from cxr.evaluation.report.material import BASELINES
 from cxr.scaling import Scaling, scaling_to_json
 from cxr.training.summary import HEADLINES

@@ -17,8 +17,9 @@ from cxr.evaluation.calibration import calibration_metrics
 from cxr.evaluation.explain_page import write_page
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.operating_point import Youden, choose_operating_point, count_calls, predictive_values
-from cxr.evaluation.predictions import read_predictions, write_predictions
-from cxr.evaluation.report.collect import Options, choose_points, collect, rule_of, target_and_probs
+from cxr.evaluation.predictions import read_predictions, target_and_probs, write_predictions
+from cxr.evaluation.report.collect import Options, collect
+from cxr.evaluation.report.decisions import choose_points, rule_of
 from cxr.evaluation.report.figures import LONGEST_NAME, shorten_names
 from cxr.evaluation.report.material import read_run, read_tables
 from cxr.evaluation.report.page import write_report

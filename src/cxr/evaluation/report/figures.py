@@ -12,7 +12,9 @@ from cxr.evaluation.figures_worth import (
     plot_risk_coverage,
     plot_score_histograms,
 )
-from cxr.evaluation.report.collect import choose_abstention, choose_points, name_probs, target_and_probs
+from cxr.evaluation.predictions import target_and_probs
+from cxr.evaluation.report.collect import name_probs
+from cxr.evaluation.report.decisions import choose_abstention, choose_points
 from cxr.evaluation.report.material import Material, Question
 from cxr.scaling import Scaling
 

@@ -19,8 +19,9 @@ from cxr.data.cohort import fingerprint
 from cxr.ensemble.folder import OF_THE_DATA, RECORD
 from cxr.evaluation.calibration import fit_scaling
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
-from cxr.evaluation.predictions import make_predictions, read_predictions
-from cxr.evaluation.report.collect import Options, describe_abstention, describe_points, target_and_probs
+from cxr.evaluation.predictions import make_predictions, read_predictions, target_and_probs
+from cxr.evaluation.report.collect import Options
+from cxr.evaluation.report.decisions import describe_abstention, describe_points
 from cxr.evaluation.report.material import ledger_path, read_questions, read_run
 from cxr.evaluation.report.page import write_report
 from cxr.experiments.automl.mixtures import Choice, Library, choose

@@ -21,8 +21,7 @@ from sklearn.pipeline import Pipeline
 from cxr.classical.convert import check_parity, to_onnx
 from cxr.classical.families import FAMILIES, Rows, Space, fit_model
 from cxr.errors import TrainingError
-from cxr.evaluation.predictions import read_predictions
-from cxr.evaluation.report.collect import target_and_probs
+from cxr.evaluation.predictions import read_predictions, target_and_probs
 from cxr.experiments.automl.task import Probs, Task
 from cxr.experiments.automl.views import View
 from cxr.experiments.plan import PlanFolder, word

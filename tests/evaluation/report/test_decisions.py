@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cxr.evaluation.predictions import make_predictions, write_predictions
-from cxr.evaluation.report.collect import describe_abstention, describe_points
+from cxr.evaluation.report.decisions import describe_abstention, describe_points
 from cxr.evaluation.report.material import read_questions
 
 
