@@ -22,6 +22,8 @@ from cxr.models.views import VIEWS, SeveralViews
 CONFIGS = Path(__file__).parents[2] / "configs"
 NETS = sorted(path.stem for path in (CONFIGS / "net").glob("*.yaml"))
 SIZES = {"rad_dino": (56, 42), "coatnet": (64, 96), "xrv_densenet121": (224, 224)}
+DEEPER = ("densenet161", "densenet169", "densenet201")
+"""The same parts as densenet121, more of them."""
 SMALL = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
 
 
@@ -68,8 +70,9 @@ def check_answers(graph, net, channels, size):
         np.testing.assert_allclose(found[1], embedding, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.verify if name in DEEPER else pytest.mark.slow) for name in NETS]
+)
 def test_every_net_of_a_config_answers_as_torch_does(name):
     arguments, size = describe_net(name)
     net = make_net(arguments)
