@@ -68,7 +68,7 @@ ROWS = (
     Row("union", COVID, None,
         "experiment=pretrain_union data.avoid=<a_best> ~data.sources.covid"),
     Row("a_best_pretrained", COVID, "recommended, after pretraining on other films",
-        f"experiment=reference_a_best {FOLDS} transfer.init_from=<union> optimizer.lr=0.0003"),
+        f"experiment=reference_a_best {FOLDS} transfer.init_from=<union> optimizer.lr=0.0003 trainer.max_epochs=20"),
     Row("a_automl", COVID, "AutoML, 0.948 reported", f"experiment=reference_a_automl {AUTOML}"),
     Row("c_resnet50v2", RADIOGRAPHY, "ResNet50V2, 0.89 on three classes",
         f"experiment=reference_c_resnet50v2 {TWO} {SCRATCH}", BUDGET),
