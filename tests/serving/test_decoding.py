@@ -40,9 +40,9 @@ def process_of(decoders):
 
 def test_a_dicom_file_is_stored_as_everywhere(decoders, tmp_path):
     ramp = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
-    path = save(tmp_path / "a.dcm", make_dataset(ramp, bits=12, ViewPosition="LL"), ramp)
+    path = save(tmp_path / "a.dcm", make_dataset(ramp, bits=12, ViewPosition="LL", Modality="CT"), ramp)
     found = decode(decoders, path.read_bytes(), (1, 0))
-    assert (found.shape, found.view) == ((40, 50), "other")
+    assert (found.shape, found.view, found.subject) == ((40, 50), "other", "no_radiograph")
     for stored, preprocess in zip(found.stored, reversed(PREPROCESSES), strict=True):
         np.testing.assert_array_equal(stored, preprocess.store(read_pixels(path)))
 
@@ -117,8 +117,10 @@ def test_closing_ends_the_processes():
 @pytest.mark.parametrize(
     "head",
     [
-        b"no json", b"[]", b"{}", b"null", b'{"shape": [1], "view": "pa"}', b'{"shape": [1, 2], "view": "x"}',
-        b'{"shape": [1, "a"], "view": "pa"}', b'{"shape": 3, "view": "pa"}',
+        b"no json", b"[]", b"{}", b"null", b'{"shape": [1], "view": "pa", "subject": "elsewhere"}',
+        b'{"shape": [1, 2], "view": "x", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa", "subject": "DOE"}',
+        b'{"shape": [1, "a"], "view": "pa", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa"}',
+        b'{"shape": 3, "view": "pa", "subject": "elsewhere"}',
     ],
 )  # fmt: skip
 def test_a_decoder_is_not_believed(head):
@@ -129,7 +131,7 @@ def test_a_decoder_is_not_believed(head):
 def test_pixels_of_another_size_are_not_taken(decoders):
     ours, theirs = multiprocessing.Pipe()
     before, decoders._all[0]._connection = decoders._all[0]._connection, ours
-    theirs.send_bytes(json.dumps({"shape": [1, 1], "view": "pa"}).encode())
+    theirs.send_bytes(json.dumps({"shape": [1, 1], "view": "pa", "subject": "maybe_chest"}).encode())
     theirs.send_bytes(bytes(7))
     with pytest.raises(OSError, match="not the pixels that were asked for"):
         decoders._all[0]._receive(PREPROCESSES[:1])
