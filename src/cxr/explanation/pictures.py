@@ -6,6 +6,7 @@ the first net. Knows nothing of how a net's maps are made.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,8 @@ def make_mean_maps(predictor: Predictor, method: Method, pictures: Pictures, lab
         rows = np.flatnonzero(labels == label)
         nets = find_nets(predictor, int(label))
         if nets:
-            maps[rows] = average_maps(nets, lambda one, rows=rows: _maps_of_net(one, method, pictures, rows, frame))
+            make = partial(_maps_of_net, method=method, pictures=pictures, rows=rows, frame=frame)
+            maps[rows] = average_maps(nets, make)
     return maps
 
 
