@@ -26,8 +26,8 @@ def decode_all(connection: Connection, preprocesses: Sequence[Preprocess], limit
     """Serve one image after the other until the connection ends.
 
     A request is two messages, the indices of the preprocessings that are wanted, a byte each, and the file's content.
-    The answer is JSON with ``error``, or with ``shape``, ``view`` and ``subject``, and then a message of pixels for each
-    index.
+    The answer is JSON with ``error``, or with ``shape``, ``view`` and ``subject``, and then a message of pixels for
+    each index.
     """
     _restrict_process(limits)
     while True:
