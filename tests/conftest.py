@@ -52,3 +52,18 @@ def compose_run(tiny):
             return compose("train", [*kept, f"paths.output_dir={folder}", f"run_name={folder.name}", *overrides])
 
     return composed
+
+
+@pytest.fixture
+def automl_folder(tiny, tmp_path, monkeypatch):
+    """A finished AutoML plan of one classical model."""
+    from cxr.experiments.plan_run import run_plan
+
+    monkeypatch.chdir(tmp_path)
+    prepare_environment()
+    small = ["plan=automl", "plan.folds=3", "plan.size=[32,40]", "plan.families=[knn]", "plan.trials=1"]
+    words = [*tiny, "run_name=small", "data.public_images=false", *small]
+    with initialize_config_dir(str(ROOT / "configs")):
+        config = compose("run", [*words, f"paths.output_dir={tmp_path}/plan", f"paths.log_dir={tmp_path}/logs"])
+    run_plan(config, words, [])
+    return tmp_path / "plan"

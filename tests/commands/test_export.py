@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -17,10 +15,8 @@ from cxr.cli import main
 from cxr.commands.export_images import read_batches, read_told
 from cxr.commands.export_loss import check_parity, measure_loss
 from cxr.commands.run_images import read_config
-from cxr.entry import prepare_environment
 from cxr.errors import DataError, WeightsError
 from cxr.evaluation.predictions import read_predictions
-from cxr.experiments.plan_run import run_plan
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.bundle import load_bundle
@@ -223,18 +219,6 @@ def test_automl_is_held_against_torch_where_its_predictions_are_out_of_fold(auto
     parity = described(automl_folder / "export")["export"]["parity"]
     assert (parity["against"], parity["images"]) == ("torch", "val")
     assert open_predictor(automl_folder / "export", "onnx").class_names
-
-
-@pytest.fixture
-def automl_folder(tiny, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    prepare_environment()
-    small = ["plan=automl", "plan.folds=3", "plan.size=[32,40]", "plan.families=[knn]", "plan.trials=1"]
-    words = [*tiny, "run_name=small", "data.public_images=false", *small]
-    with initialize_config_dir(str(Path(__file__).parents[2] / "configs")):
-        config = compose("run", [*words, f"paths.output_dir={tmp_path}/plan", f"paths.log_dir={tmp_path}/logs"])
-    run_plan(config, words, [])
-    return tmp_path / "plan"
 
 
 def test_what_is_no_run_and_no_bundle(tmp_path, capsys):

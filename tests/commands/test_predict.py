@@ -96,6 +96,21 @@ def test_every_image_gets_its_answer_in_order(place):
     assert tell(summary) == "5 predicted, 1 could not be read; skipped 1 that are no images (1 .txt)"
 
 
+@pytest.mark.parametrize(
+    ("elements", "warnings"),
+    [
+        ({"Modality": "CT"}, ["not_a_radiograph"]),
+        ({"BodyPartExamined": "LEG", "ViewPosition": "LL"}, ["not_a_chest", "not_frontal"]),
+        ({"Modality": "DX", "BodyPartExamined": "CHEST", "ViewPosition": "PA"}, []),
+    ],
+)
+def test_what_the_header_says_is_a_warning(place, elements, warnings):
+    ramp = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
+    save(place / "a.dcm", make_dataset(ramp, bits=12, **elements), ramp)
+    (row,) = rows_of(run("a.dcm")[1])
+    assert row["warnings"] == warnings
+
+
 def test_names_that_differ_in_a_line_end_keep_their_own_answers(place):
     first, second = save_image(Path("x\ny.png"), 0), save_image(Path("x\\ny.png"), 1)
     _, text = run(str(first), str(second), form="jsonl")

@@ -60,13 +60,13 @@ def test_pixels_are_those_of_the_image_row_by_row():
 
 
 def test_a_temperature_divides_the_logarithms(tmp_path):
-    features = Features(kinds.PIXELS, PREPROCESS)
+    features, point = Features(kinds.PIXELS, PREPROCESS), {"threshold": 0.3, "positive_class": "covid"}
     write(tmp_path / "plain", features)
-    write(tmp_path / "fitted", features, scaling=Scaling(2.0), operating_point={"threshold": 0.3})
+    write(tmp_path / "fitted", features, scaling=Scaling(2.0), operating_point=point)
     plain, fitted = (load_bundle(tmp_path / name) for name in ("plain", "fitted"))
     roots = np.sqrt(plain.predict_pixels(IMAGES))
     np.testing.assert_allclose(fitted.predict_pixels(IMAGES), roots / roots.sum(axis=1, keepdims=True))
-    assert (fitted.calibrated, fitted.operating_point) == (True, {"threshold": 0.3})
+    assert (fitted.calibrated, fitted.operating_point) == (True, point)
 
 
 def test_the_net_of_an_embedding_lies_in_the_bundle(tmp_path):

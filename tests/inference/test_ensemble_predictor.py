@@ -19,6 +19,7 @@ from cxr.models.build import build_net
 from cxr.scaling import Scaling
 
 NAMES = ["well", "ill", "very ill"]
+POINT = {"threshold": 0.3, "positive_class": "ill"}
 SOFT = Rule("soft")
 NET = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
 
@@ -126,14 +127,20 @@ def bundles(tmp_path):
 
 
 def test_a_bundle_gives_the_mean_of_what_its_members_give_by_themselves(bundles, tmp_path):
-    write_ensemble(tmp_path / "all", bundles, Rule("soft"), NAMES, {"a": 1}, Fitted(operating_point={"threshold": 0.3}))
+    write_ensemble(tmp_path / "all", bundles, Rule("soft"), NAMES, {"a": 1}, Fitted(operating_point=POINT))
     found = load_bundle(tmp_path / "all")
     rng = np.random.default_rng(0)
     images = [rng.random((50, 60), dtype=np.float32), rng.random((64, 40), dtype=np.float32)]
     first, second = (load_bundle(bundle).predict_pixels(images) for bundle in bundles)
     np.testing.assert_allclose(found.predict_pixels(images), (first + second[:, ::-1]) / 2, atol=1e-9)
     assert (found.class_names, found.calibrated, found.extras) == (NAMES, False, {"a": 1})
-    assert found.operating_point == {"threshold": 0.3}
+    assert found.operating_point == POINT
+
+
+@pytest.mark.parametrize("change", [{"positive_class": "dead"}, {"threshold": True}], ids=str)
+def test_an_operating_point_of_another_class_or_without_a_number_is_not_written(bundles, tmp_path, change):
+    with pytest.raises(WeightsError, match="describe a predictor of this version, got: operating_point"):
+        write_ensemble(tmp_path / "all", bundles, Rule("soft"), NAMES, {}, Fitted(operating_point={**POINT, **change}))
 
 
 def test_an_ensemble_may_be_a_member(bundles, tmp_path):

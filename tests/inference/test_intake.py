@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import CTImageStorage
 
 from cxr.errors import ImageError
 from cxr.imaging.image import read_pixels
@@ -34,10 +35,24 @@ def test_the_view_is_that_of_the_header(tmp_path, position, view):
     assert take_in(write_dicom(tmp_path / "a.dcm", ViewPosition=position), PREPROCESSES).view == view
 
 
+@pytest.mark.parametrize(
+    ("elements", "subject"),
+    [
+        ({}, "maybe_chest"),
+        ({"Modality": "CT"}, "no_radiograph"),
+        ({"SOPClassUID": CTImageStorage}, "no_radiograph"),
+        ({"SOPClassUID": "1.2.3"}, "maybe_chest"),
+        ({"BodyPartExamined": "EXTREMITY"}, "elsewhere"),
+    ],
+)
+def test_the_subject_is_that_of_the_header(tmp_path, elements, subject):
+    assert take_in(write_dicom(tmp_path / "a.dcm", **elements), PREPROCESSES).subject == subject
+
+
 def test_content_in_memory_gives_what_the_file_gives(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", ViewPosition="PA")
     of_file, of_content = take_in(path, PREPROCESSES), take_in_bytes(path.read_bytes(), PREPROCESSES)
-    assert (of_file.shape, of_file.view) == (of_content.shape, of_content.view)
+    assert (of_file.shape, of_file.view, of_file.subject) == (of_content.shape, of_content.view, of_content.subject)
     for one, other in zip(of_file.stored, of_content.stored, strict=True):
         np.testing.assert_array_equal(one, other)
 

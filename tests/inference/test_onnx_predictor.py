@@ -75,7 +75,7 @@ def test_a_graph_answers_with_temperature_names_and_abstention_of_the_bundle(exp
     found = predictor.score(IMAGES)
     np.testing.assert_allclose(found.probs, expected_probs(), atol=1e-6)
     assert (predictor.class_names, predictor.calibrated, predictor.extras) == (NAMES, True, {"run": "x"})
-    assert [verdict.abstained for verdict in judge(predictor, found, ["pa"] * 5)] == [True] * 5
+    assert [verdict.abstained for verdict in judge(predictor, found, ["pa"] * 5, ["maybe_chest"] * 5)] == [True] * 5
     assert np.isnan(found.unlike).all()
 
 

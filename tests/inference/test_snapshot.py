@@ -14,6 +14,9 @@ from cxr.scaling import Scaling
 NET = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
 
 
+POINT = {"threshold": 0.5, "positive_class": "b"}
+
+
 def make_net(seed, **changes):
     torch.manual_seed(seed)
     return build_net(num_classes=2, **NET | changes)
@@ -22,7 +25,7 @@ def make_net(seed, **changes):
 @pytest.fixture
 def bundle(tmp_path):
     write_bundle(tmp_path / "bundle", make_net(0), NET, ["a", "b"], Preprocess(size=(32, 32)), {"run": "one"},
-                 fitted=Fitted(scaling=Scaling(3.0), operating_point={"threshold": 0.5}))  # fmt: skip
+                 fitted=Fitted(scaling=Scaling(3.0), operating_point=POINT))  # fmt: skip
     return tmp_path / "bundle"
 
 

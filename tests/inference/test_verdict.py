@@ -18,10 +18,10 @@ class Silent(Predictor):
         raise NotImplementedError
 
 
-def verdict(*probs, unlike=0.5, inverted=False, view="pa", **settings):
+def verdict(*probs, unlike=0.5, inverted=False, view="pa", subject="maybe_chest", **settings):
     settings = {"class_names": ["well", "ill"], "calibrated": True, **settings}
     scores = Scores(np.array([probs]), np.array([unlike]), np.array([inverted]))
-    return judge(Silent(**settings), scores, [view])[0]
+    return judge(Silent(**settings), scores, [view], [subject])[0]
 
 
 def test_answer_probabilities_and_decision():
@@ -61,6 +61,8 @@ def test_below_the_confidence_it_abstains(confidence, abstained):
         ({"unlike": 1.1}, "unlike_training"),
         ({"inverted": True}, "inverted"),
         ({"view": "other"}, "not_frontal"),
+        ({"subject": "no_radiograph"}, "not_a_radiograph"),
+        ({"subject": "elsewhere"}, "not_a_chest"),
         ({"calibrated": False}, "not_calibrated"),
     ],
 )

@@ -234,10 +234,10 @@ def make_map(shape: tuple[int, int]) -> np.ndarray:
 
 
 class Serving:
-    """A stub on a port of this machine, for the length of a ``with``."""
+    """An application on a port of this machine, for the length of a ``with``."""
 
-    def __init__(self, stub: Stub):
-        config = uvicorn.Config(make_stub_app(stub), port=0, log_level="error", lifespan="off")
+    def __init__(self, app: FastAPI):
+        config = uvicorn.Config(app, port=0, log_level="error")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import io
 import re
+from typing import get_args
 
 import httpx2
 import numpy as np
@@ -13,9 +14,10 @@ from cxr.errors import WeightsError
 from cxr.imaging.preprocess import Preprocess
 from cxr.imaging.resize import resize
 from cxr.inference.engines import open_predictor
+from cxr.inference.verdict import WARNINGS
 from cxr.serving import service as service_module
 from cxr.serving.app import make_app
-from cxr.serving.schemas import Explanation, Failure, ModelFacts, Prediction, Shown
+from cxr.serving.schemas import Explanation, Failure, ModelFacts, Prediction, Shown, Warned
 from cxr.serving.settings import usable_cores
 
 from .conftest import KEY, NAMES, to_png
@@ -326,6 +328,10 @@ def test_answers_are_as_described(client, png):
     Shown.model_validate(send(client, png, path="/v1/image").json())
     ModelFacts.model_validate(client.get("/v1/model").json())
     Failure.model_validate(client.get("/nothing").json())
+
+
+def test_every_warning_is_described():
+    assert get_args(Warned.model_fields["code"].annotation) == tuple(WARNINGS)
 
 
 def test_a_bundle_that_cannot_be_loaded_is_told(bundle, tmp_path, make_settings, capsys):

@@ -82,6 +82,7 @@ def test_the_address_of_an_image():
     assert read_json(b'{"image_url": "https://example.org/a.png"}', LIMITS) == "https://example.org/a.png"
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("image", "said"),
     [
@@ -89,6 +90,7 @@ def test_the_address_of_an_image():
         ({"pixels": [[0, 2]], "max": 1}, 'expected pixels from 0 to "max"'),
         ({"pixels": [[-1, 1]], "max": 1}, 'expected pixels from 0 to "max"'),
         ({"pixels": [[0, 10**400]], "max": 1}, 'expected pixels from 0 to "max"'),
+        ({"pixels": [[0, 1e300]], "max": 1e-300}, 'expected pixels from 0 to "max"'),
         ({"pixels": [[1, 2], [3]], "max": 4}, "expected rows of one length"),
         ({"pixels": [[3, 3], [3, 3]], "max": 4}, "at least two grey values"),
     ],

@@ -20,7 +20,7 @@ from ..imaging.dicom_files import make_dataset, save
 from .conftest import to_png
 
 PREPROCESSES = [Preprocess(size=(16, 16)), Preprocess(size=(32, 24), normalizer="unit", precision="uint16")]
-LIMITS = Limits(seconds=2, decode_seconds=1, max_pixels=10_000)
+LIMITS = Limits(seconds=60, decode_seconds=60, max_pixels=10_000)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def process_of(decoders):
 
 def test_a_dicom_file_is_stored_as_everywhere(decoders, tmp_path):
     ramp = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
-    path = save(tmp_path / "a.dcm", make_dataset(ramp, bits=12, ViewPosition="LL"), ramp)
+    path = save(tmp_path / "a.dcm", make_dataset(ramp, bits=12, ViewPosition="LL", Modality="CT"), ramp)
     found = decode(decoders, path.read_bytes(), (1, 0))
-    assert (found.shape, found.view) == ((40, 50), "other")
+    assert (found.shape, found.view, found.subject) == ((40, 50), "other", "no_radiograph")
     for stored, preprocess in zip(found.stored, reversed(PREPROCESSES), strict=True):
         np.testing.assert_array_equal(stored, preprocess.store(read_pixels(path)))
 
@@ -63,12 +63,16 @@ def test_a_process_that_died_at_rest_is_replaced(decoders, png):
     assert decode(decoders, png).shape == (60, 40)
 
 
-def test_a_process_that_hangs_or_crashes_costs_its_image(decoders, png):
+def test_a_process_that_hangs_costs_its_image(decoders, png, monkeypatch):
     os.kill(process_of(decoders).pid, signal.SIGSTOP)
-    with pytest.raises(ImageError, match="decoded in 1 s, this one took longer"):
-        decode(decoders, png)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoders._all[0], "_limits", replace(LIMITS, decode_seconds=1))
+        with pytest.raises(ImageError, match="decoded in 1 s, this one took longer"):
+            decode(decoders, png)
     assert decode(decoders, png).shape == (60, 40)
 
+
+def test_a_process_that_crashes_costs_its_image(decoders, png):
     async def crash():
         os.kill(process_of(decoders).pid, signal.SIGSTOP)
         asked = asyncio.create_task(decoders.take_in(png, (0,)))
@@ -92,7 +96,7 @@ def test_signals_of_the_terminal_end_no_decoding(decoders, png, sent):
 @pytest.mark.slow
 def test_memory_is_limited():
     large = to_png(np.random.default_rng(0).integers(0, 256, (4000, 4000)))
-    roomy = replace(LIMITS, seconds=60, decode_seconds=60, max_pixels=10**8)
+    roomy = replace(LIMITS, max_pixels=10**8)
     for limits, fits in ((roomy, True), (replace(roomy, decoder_bytes=64 * 2**20), False)):
         decoders = Decoders(PREPROCESSES, 1, limits)
         if fits:
@@ -117,8 +121,10 @@ def test_closing_ends_the_processes():
 @pytest.mark.parametrize(
     "head",
     [
-        b"no json", b"[]", b"{}", b"null", b'{"shape": [1], "view": "pa"}', b'{"shape": [1, 2], "view": "x"}',
-        b'{"shape": [1, "a"], "view": "pa"}', b'{"shape": 3, "view": "pa"}',
+        b"no json", b"[]", b"{}", b"null", b'{"shape": [1], "view": "pa", "subject": "elsewhere"}',
+        b'{"shape": [1, 2], "view": "x", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa", "subject": "DOE"}',
+        b'{"shape": [1, "a"], "view": "pa", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa"}',
+        b'{"shape": 3, "view": "pa", "subject": "elsewhere"}',
     ],
 )  # fmt: skip
 def test_a_decoder_is_not_believed(head):
@@ -129,7 +135,7 @@ def test_a_decoder_is_not_believed(head):
 def test_pixels_of_another_size_are_not_taken(decoders):
     ours, theirs = multiprocessing.Pipe()
     before, decoders._all[0]._connection = decoders._all[0]._connection, ours
-    theirs.send_bytes(json.dumps({"shape": [1, 1], "view": "pa"}).encode())
+    theirs.send_bytes(json.dumps({"shape": [1, 1], "view": "pa", "subject": "maybe_chest"}).encode())
     theirs.send_bytes(bytes(7))
     with pytest.raises(OSError, match="not the pixels that were asked for"):
         decoders._all[0]._receive(PREPROCESSES[:1])

@@ -33,6 +33,12 @@ def test_a_request_fits_into_the_queue():
         Limits(max_files=8, queue_length=7)
 
 
+def test_a_request_fits_into_the_memory():
+    assert Limits(max_body_bytes=8, max_waiting_bytes=8).max_waiting_bytes == 8
+    with pytest.raises(ConfigError, match=r"at least one request \(8\), got 7; raise it, or lower max_body_bytes"):
+        Limits(max_body_bytes=8, max_waiting_bytes=7)
+
+
 def test_the_secret_is_not_shown():
     settings = Settings(bundle=Path("b"), key_file=None)
     assert settings.session_secret not in repr(settings)

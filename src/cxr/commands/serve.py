@@ -31,6 +31,7 @@ def choose_settings(options: argparse.Namespace, log_folder: Path) -> Settings:
         raise ConfigError("expected either --bundle FOLDER or --demo; give one of them")
     limits = Limits(
         max_body_bytes=options.max_mb * MIB,
+        max_waiting_bytes=max(Limits.max_waiting_bytes, options.max_mb * MIB),
         max_files=options.max_files,
         queue_length=options.queue,
         seconds=options.seconds,

@@ -6,6 +6,7 @@ the first net. Knows nothing of how a net's maps are made.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.imaging.resize import fit_to_size, undo_fit
 from cxr.inference.ensemble_predictor import list_members
 from cxr.inference.net_predictor import NetPredictor
-from cxr.inference.net_shares import NetShare, find_nets
+from cxr.inference.net_shares import NetShare, average_maps, find_nets
 from cxr.inference.predictor import Predictor, Probs
 from cxr.inference.saliency import Maps
 from cxr.inference.sanity import Explain as Method
@@ -102,10 +103,11 @@ def make_mean_maps(predictor: Predictor, method: Method, pictures: Pictures, lab
     maps = np.zeros((len(labels), *frame.size), np.float32)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        for one in find_nets(predictor, int(label)):
-            maps[rows] += np.float32(one.share) * _maps_of_net(one, method, pictures, rows, frame)
-    highest = maps.max(axis=(1, 2), keepdims=True, initial=0)
-    return np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
+        nets = find_nets(predictor, int(label))
+        if nets:
+            make = partial(_maps_of_net, method=method, pictures=pictures, rows=rows, frame=frame)
+            maps[rows] = average_maps(nets, make)
+    return maps
 
 
 def _maps_of_net(one: NetShare, method: Method, pictures: Pictures, rows: NDArray[np.int64], frame: Preprocess) -> Maps:

@@ -133,7 +133,7 @@ def described_answer(description: Mapping[str, Any]) -> dict[str, Any]:
         "multilabel": multilabel,
         "scaling": _checked_scaling(description, len(names)),
         "calibrated": description["calibrated"] is True,
-        "operating_point": _checked_points(description["operating_point"]),
+        "operating_point": _checked_points(description["operating_point"], names),
         "abstention": _checked_point("abstention", description.get("abstention")),
         "extras": description["extras"],
     }
@@ -150,17 +150,27 @@ def _checked_names(names: Any, fewest: int) -> list[str]:
     return names
 
 
-def _checked_points(value: Any) -> Any:
-    """An operating point, or one for each of several classes or targets."""
-    if not isinstance(value, dict) or "threshold" in value:
+def _checked_points(value: Any, names: list[str]) -> Any:
+    """An operating point with the class that it calls positive, or one for each of several classes or targets."""
+    if not isinstance(value, dict):
         return _checked_point("operating_point", value)
-    return {name: _checked_point(f"operating_point {name}", point) for name, point in value.items()}
+    alone = "threshold" in value
+    points = {value.get("positive_class"): value} if alone else value
+    for name, point in points.items():
+        if point is None or name not in names:
+            raise ValueError(f"operating_point {point!r} of {name!r}")
+        _checked_point(f"operating_point {name}", point)
+    return value
 
 
 def _checked_point(name: str, value: Any) -> Any:
-    if value is not None and not (isinstance(value, dict) and isinstance(value.get("threshold"), int | float)):
+    if value is not None and not (isinstance(value, dict) and _is_number(value.get("threshold"))):
         raise ValueError(f"{name} {value!r}")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _checked_scaling(description: Mapping[str, Any], classes: int) -> Scaling:

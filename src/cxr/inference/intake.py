@@ -1,7 +1,7 @@
-"""One image file to what a predictor takes, with what its header says of the view.
+"""One image file to what a predictor takes, with what its header says of the view and of what it shows.
 
 The half of a prediction that belongs into a process of its own: it touches bytes that strangers wrote, and what it
-gives is small. Knows nothing of nets, and keeps nothing of a header but the view.
+gives is small. Knows nothing of nets, and keeps nothing of a header but these two words, each one of a few.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cxr.data.subject_words import MAYBE_CHEST, find_subject
 from cxr.data.view_words import UNKNOWN, find_view
 from cxr.errors import ImageError
 from cxr.imaging.image import is_dicom, read_pixels
@@ -32,12 +33,14 @@ class Intake:
         shape: (H, W) of the file.
         view: ``pa``, ``ap``, ``frontal`` (direction unknown), ``other`` (lateral, oblique ...) or ``unknown``, as
             `cxr.data.view_words.find_view` reads a header.
+        subject: ``maybe_chest``, ``no_radiograph`` or ``elsewhere``, as `cxr.data.subject_words.find_subject` does.
         picture: The whole image to be looked at, (h, w) uint8 in its own proportions; None where none was asked for.
     """
 
     stored: tuple[Stored, ...]
     shape: tuple[int, int]
-    view: str
+    view: str = UNKNOWN
+    subject: str = MAYBE_CHEST
     picture: Picture | None = None
 
 
@@ -57,7 +60,7 @@ def take_in(path: Path | str, preprocesses: Sequence[Preprocess], picture_side: 
         raise ImageError(f"{path}: expected at least two grey values, but every pixel is {pixels.flat[0]:g}")
     height, width = pixels.shape
     picture = None if picture_side is None else _to_picture(pixels, picture_side)
-    return Intake(tuple(one.store(pixels) for one in preprocesses), (height, width), read_view(path), picture)
+    return Intake(tuple(one.store(pixels) for one in preprocesses), (height, width), *read_words(path), picture)
 
 
 def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess], picture_side: int | None = None) -> Intake:
@@ -77,14 +80,18 @@ def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess], picture_si
         os.close(file)
 
 
-def read_view(path: Path | str) -> str:
-    """Which view a file's header states; of files without a header ``unknown``."""
+def read_words(path: Path | str) -> tuple[str, str]:
+    """View and subject that a file's header states; of files without a header ``unknown`` and ``maybe_chest``."""
     if not is_dicom(path):
-        return UNKNOWN
-    from cxr.imaging.dicom_header import read_dicom_header
+        return UNKNOWN, MAYBE_CHEST
+    from cxr.imaging.dicom_header import name_uid, read_dicom_header
 
     header = read_dicom_header(path)
-    return find_view(header.view_position, header.series_description, header.patient_orientation)
+    object_name = None if header.sop_class is None else name_uid(header.sop_class)
+    return (
+        find_view(header.view_position, header.series_description, header.patient_orientation),
+        find_subject(header.modality, object_name, header.body_part, header.series_description),
+    )
 
 
 def get_ready(path: Path | str) -> None:

@@ -7,10 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cxr.data.subject_words import ELSEWHERE, NO_RADIOGRAPH
 from cxr.inference.predictor import Predictor, Probs, Scores
 
 UNLIKE_TRAINING, INVERTED, NOT_FRONTAL, NOT_CALIBRATED = "unlike_training", "inverted", "not_frontal", "not_calibrated"
+NOT_A_RADIOGRAPH, NOT_A_CHEST = "not_a_radiograph", "not_a_chest"
 WARNINGS = {
+    NOT_A_RADIOGRAPH: "The file says that this is not a plain X-ray but, for example, a CT or ultrasound image.",
+    NOT_A_CHEST: "The file says that this shows another part of the body; the model learned from chests.",
     UNLIKE_TRAINING: "The image is unlike those the model learned from; it may not be a chest radiograph.",
     INVERTED: "The image looks inverted: bones should be bright.",
     NOT_FRONTAL: "The file says that this is not a frontal view; the model learned from frontal ones.",
@@ -43,13 +47,14 @@ class Verdict:
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
-def judge(predictor: Predictor, scores: Scores, views: Sequence[str]) -> list[Verdict]:
+def judge(predictor: Predictor, scores: Scores, views: Sequence[str], subjects: Sequence[str]) -> list[Verdict]:
     """The verdict on each of N images.
 
     Args:
         predictor: What scored them.
         scores: Of the N images.
         views: N as `cxr.inference.intake.Intake` has them.
+        subjects: Likewise.
     """
     return [
         Verdict(
@@ -57,9 +62,11 @@ def judge(predictor: Predictor, scores: Scores, views: Sequence[str]) -> list[Ve
             probs={name: float(prob) for name, prob in zip(predictor.class_names, probs, strict=True)},
             decisions=_decide(predictor, probs),
             abstained=_abstains(predictor, probs),
-            warnings=tuple(_warn(predictor, unlike=unlike > 1, inverted=bool(inverted), view=view)),
+            warnings=tuple(_warn(predictor, unlike > 1, bool(inverted), view, subject)),
         )
-        for probs, unlike, inverted, view in zip(scores.probs, scores.unlike, scores.inverted, views, strict=True)
+        for probs, unlike, inverted, view, subject in zip(
+            scores.probs, scores.unlike, scores.inverted, views, subjects, strict=True
+        )
     ]
 
 
@@ -82,7 +89,11 @@ def _abstains(predictor: Predictor, probs: Probs) -> bool | None:
     return None if predictor.abstention is None else bool(probs.max() < predictor.abstention["threshold"])
 
 
-def _warn(predictor: Predictor, unlike: bool, inverted: bool, view: str) -> Iterator[str]:
+def _warn(predictor: Predictor, unlike: bool, inverted: bool, view: str, subject: str) -> Iterator[str]:
+    if subject == NO_RADIOGRAPH:
+        yield NOT_A_RADIOGRAPH
+    if subject == ELSEWHERE:
+        yield NOT_A_CHEST
     if unlike:
         yield UNLIKE_TRAINING
     if inverted:

@@ -291,7 +291,8 @@ def _read_pixels(rows: Any, white: Any) -> Given:
     if len({len(row) for row in rows}) > 1:
         return ImageError('expected rows of one length in "pixels", got several; send every pixel of the image')
     try:
-        pixels = (np.array(rows, dtype=np.float64) / white).astype(np.float32)
+        with np.errstate(over="ignore"):
+            pixels = (np.array(rows, dtype=np.float64) / white).astype(np.float32)
     except OverflowError:
         return _out_of_range()
     if not (pixels.min() >= 0 and pixels.max() <= 1):

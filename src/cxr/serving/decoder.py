@@ -26,7 +26,8 @@ def decode_all(connection: Connection, preprocesses: Sequence[Preprocess], limit
     """Serve one image after the other until the connection ends.
 
     A request is two messages, the indices of the preprocessings that are wanted, a byte each, and the file's content.
-    The answer is JSON with ``error``, or with ``shape`` and ``view`` and then a message of pixels for each index.
+    The answer is JSON with ``error``, or with ``shape``, ``view`` and ``subject``, and then a message of pixels for
+    each index.
     """
     _restrict_process(limits)
     while True:
@@ -45,7 +46,7 @@ def _answer(connection: Connection, content: bytes, wanted: Sequence[Preprocess]
     except ImageError as error:
         _send(connection, {"error": str(error)[:1000]})
         return
-    _send(connection, {"shape": taken.shape, "view": taken.view})
+    _send(connection, {"shape": taken.shape, "view": taken.view, "subject": taken.subject})
     for stored in taken.stored:
         connection.send_bytes(stored.tobytes())
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr.data.subject_words import ELSEWHERE, MAYBE_CHEST, NO_RADIOGRAPH
 from cxr.errors import ImageError
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.intake import Intake
@@ -25,6 +26,7 @@ from cxr.serving.settings import Limits
 
 HEAD_BYTES = 8192
 VIEWS = ("pa", "ap", "frontal", "other", "unknown")
+SUBJECTS = (MAYBE_CHEST, NO_RADIOGRAPH, ELSEWHERE)
 REMEDY = "export the image again or leave it out"
 
 
@@ -117,7 +119,7 @@ class _Decoder:
         if "error" in head:
             raise ImageError(str(head["error"]))
         stored = tuple(self._receive_stored(one) for one in wanted)
-        return Intake(stored, (head["shape"][0], head["shape"][1]), head["view"])
+        return Intake(stored, (head["shape"][0], head["shape"][1]), head["view"], head["subject"])
 
     def _receive_stored(self, preprocess: Preprocess) -> Stored:
         kind = np.dtype(preprocess.precision)
@@ -139,7 +141,8 @@ def _read_head(content: bytes) -> dict[str, Any]:
         if "error" in head:
             return {"error": head["error"]}
         height, width = (int(side) for side in head["shape"])
-        return {"shape": (height, width), "view": VIEWS[VIEWS.index(head["view"])]}
+        view, subject = VIEWS[VIEWS.index(head["view"])], SUBJECTS[SUBJECTS.index(head["subject"])]
+        return {"shape": (height, width), "view": view, "subject": subject}
     except (ValueError, KeyError, TypeError) as error:
         raise OSError("not what a decoder says") from error
 

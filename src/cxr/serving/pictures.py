@@ -62,30 +62,27 @@ def draw_map(predictor: Predictor, intake: Intake, label: int) -> str:
     Raises:
         ConfigError: It has none.
     """
-    from cxr.inference.net_shares import find_nets
+    from cxr.inference.net_shares import average_maps, find_nets
 
     stored = dict(zip(predictor.preprocesses, intake.stored, strict=False))
     shape = shown_shape(intake.shape)
-    whole = np.zeros(shape, np.float32)
     nets = find_nets(predictor, label)
-    for one in nets:
-        own = one.net.preprocess
-        whole += np.float32(one.share) * undo_fit(_make_map(one, stored[own][None]), shape, own.aspect)
     if not nets:
         raise ConfigError(
             "expected a model with nets in torch, got one without; take the engine torch, or another model"
         )
-    highest = whole.max()
-    return _to_url(_colour(whole / highest if highest > 0 else whole))
+    return _to_url(_colour(average_maps(nets, lambda one: _make_map(one, stored[one.net.preprocess], shape))))
 
 
-def _make_map(one: "NetShare", stored: Stored) -> npt.NDArray[np.float32]:
+def _make_map(one: "NetShare", stored: Stored, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The map of one net on the whole image, (H, W) of `shape`."""
     from cxr.inference.saliency import make_maps
 
     try:
-        return make_maps(one.net, stored, [one.label], "gradcam")[0]
+        (found,) = make_maps(one.net, stored[None], [one.label], "gradcam")
     except ConfigError:  # a transformer
-        return make_maps(one.net, stored, [one.label], "occlusion")[0]
+        (found,) = make_maps(one.net, stored[None], [one.label], "occlusion")
+    return undo_fit(found, shape, one.net.preprocess.aspect)
 
 
 def _colour(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

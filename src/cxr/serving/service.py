@@ -138,7 +138,8 @@ class Service:
         except ImageError as error:
             self.measures.images.labels(ERROR).inc()
             return {"index": index, "status": ERROR, "error": str(error)}
-        (verdict,) = judge(self.predictor, await self._batcher.score(intake.stored), [intake.view])
+        scores = await self._batcher.score(intake.stored)
+        (verdict,) = judge(self.predictor, scores, [intake.view], [intake.subject])
         self.measures.count_verdict(verdict)
         return {
             "index": index,
@@ -157,7 +158,7 @@ class Service:
                 return await self._decoders.take_in(given, wanted)
             kinds = [self._preprocesses[index] for index in wanted]
             stored = await asyncio.to_thread(lambda: tuple(kind.store(given) for kind in kinds))
-            return Intake(stored, (given.shape[0], given.shape[1]), "unknown")
+            return Intake(stored, (given.shape[0], given.shape[1]))
 
     async def _fetch(self, url: str, loan: Loan) -> list[Given]:
         if not self._hosts:

@@ -32,7 +32,8 @@ class Limits:
         decoder_bytes: Memory that decoding one image may take.
 
     Raises:
-        ConfigError: A limit is below 1, one image may take longer than a request, or one never fits into the queue.
+        ConfigError: A limit is below 1, one image may take longer than a request, or one request never fits into the
+            memory or the queue.
     """
 
     max_body_bytes: int = 64 * MIB
@@ -51,6 +52,11 @@ class Limits:
         if self.decode_seconds > self.seconds:
             raise ConfigError(
                 f"expected decode_seconds of at most seconds ({self.seconds}), got {self.decode_seconds}; lower it"
+            )
+        if self.max_waiting_bytes < self.max_body_bytes:
+            raise ConfigError(
+                f"expected max_waiting_bytes of at least one request ({self.max_body_bytes}), got "
+                f"{self.max_waiting_bytes}; raise it, or lower max_body_bytes"
             )
         if self.queue_length < self.max_files:
             raise ConfigError(

@@ -4,26 +4,17 @@ Each rule takes the table of `describe_files` with the columns of `add_identity`
 gives for each row a few words, or None where there is nothing to say.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from cxr.data.subject_words import is_other_modality, is_other_object, is_other_part, part_elsewhere
 from cxr.data.views import find_views
 from cxr.imaging.dicom_header import name_uid
 
-RADIOGRAPHS = ("CR", "DX", "DR", "RG", "RX", "OT", "SC")
-"""Modalities that a chest radiograph may have; OT and SC say nothing."""
 CONSTANT = "constant image"
-_CHEST = re.compile(r"CHEST|THORA|TORA[XC]|LUNG|PULM|\bCXR\b|\bRIBS?\b")
-_ELSEWHERE = re.compile(
-    r"\b(?:TEETH|TOOTH|DENTAL|JAW|MANDIBLE|SKULL|HEAD|BRAIN|SINUS(?:ES)?|NECK|SPINE|ABDOMEN|KUB|PELVIS|HIPS?|FEMUR|"
-    r"KNEES?|TIBIA|FIBULA|ANKLES?|FOOT|FEET|TOES?|LEGS?|SHOULDERS?|HUMERUS|ELBOWS?|FOREARM|WRISTS?|HANDS?|FINGERS?|"
-    r"ARMS?|EXTREMITY|BREAST|MAMMO\w*)\b"
-)
-_RADIOGRAPH_OBJECTS = re.compile(r"^Computed Radiography|^Digital X-Ray Image|Secondary Capture|^Hardcopy")
 _WIDEST = 2.0
 
 Judge = Callable[[pd.DataFrame], pd.Series]
@@ -100,27 +91,15 @@ def _constant(row: Any) -> str | None:
 
 
 def _not_a_chest(row: Any) -> str | None:
-    said = [
-        None if row.modality in (None, *RADIOGRAPHS) else f"Modality {row.modality}",
-        _other_object(row.sop_class),
-        None if row.body_part is None or _CHEST.search(row.body_part) else f"BodyPartExamined {row.body_part}",
-        _described_elsewhere(row.series_description),
+    object_name = None if row.sop_class is None else name_uid(row.sop_class)
+    described = part_elsewhere(row.series_description)
+    words = [
+        *([f"Modality {row.modality}"] if is_other_modality(row.modality) else []),
+        *([f"SOP Class {object_name}"] if is_other_object(object_name) else []),
+        *([f"BodyPartExamined {row.body_part}"] if is_other_part(row.body_part) else []),
+        *([f"SeriesDescription names {described}"] if described is not None else []),
     ]
-    words = [part for part in said if part is not None]
     return ", ".join(words) if words else None
-
-
-def _other_object(sop_class: str | None) -> str | None:
-    """The standard's name of an object that is no radiograph; an object unknown to the standard says nothing."""
-    name = None if sop_class is None else name_uid(sop_class)
-    return None if name in (None, sop_class) or _RADIOGRAPH_OBJECTS.search(name) else f"SOP Class {name}"
-
-
-def _described_elsewhere(description: str | None) -> str | None:
-    """A body part that the description names beside no chest."""
-    text = "" if description is None else description.upper()
-    match = None if _CHEST.search(text) else _ELSEWHERE.search(text)
-    return None if match is None else f"SeriesDescription names {match[0]}"
 
 
 def _not_frontal(files: pd.DataFrame) -> pd.Series:

@@ -7,7 +7,7 @@ import { decode, fits, readPicture, readThere } from "./picture.js";
 import { describe } from "./result.js";
 import { Rows } from "./rows.js";
 import { Server } from "./server.js";
-import { signIn } from "./sign_in.js";
+import { findToken, signIn } from "./sign_in.js";
 import { save, toCsv } from "./table.js";
 import { aloud, classToExplain } from "./verdict.js";
 import { plainLook, Viewer } from "./viewer.js";
@@ -15,7 +15,7 @@ import { WorkList } from "./worklist.js";
 
 const MOST_PICTURES = 6;
 
-const server = new Server(document.querySelector("meta[name=csrf-token]").content, signIn);
+const server = new Server(document.querySelector("meta[name=csrf-token]").content, findToken, signIn);
 const list = new WorkList(server, changed, stopped);
 const rows = new Rows(find("rows"), { choose, retry: (item) => list.retry(item), remove });
 const viewer = new Viewer(find("viewport"), find("film"), showLook);

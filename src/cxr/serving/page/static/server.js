@@ -28,12 +28,17 @@ export class Problem extends Error {
 
 export class Server {
   #token;
+  #findToken;
   #signIn;
   #signingIn = null;
 
-  /** token: proves that a request comes from this page; signIn: asks a person, resolves to a new token or null. */
-  constructor(token, signIn) {
+  /**
+   * token: proves that a request comes from this page; findToken: asks the server for that of the browser's session;
+   * signIn: asks a person. Both resolve to a token or null.
+   */
+  constructor(token, findToken, signIn) {
     this.#token = token;
+    this.#findToken = findToken;
     this.#signIn = signIn;
   }
 
@@ -53,17 +58,19 @@ export class Server {
     return this.#ask("POST", path, form, { signal, onSent, onWait });
   }
 
-  /** Ends the session; resolves once the server has forgotten it. */
+  /** Ends the session, also one that another tab began; resolves once the browser has forgotten it. */
   async signOut() {
-    const answer = await this.#exchange("POST", "/sign-out", null, {});
-    if (answer.status >= 500) throw refusal(answer);
+    let answer = await this.#exchange("POST", "/sign-out", null, {});
+    if (answer.status === 403 && (await this.#takeToken())) answer = await this.#exchange("POST", "/sign-out", null, {});
+    if (answer.status >= 300) throw refusal(answer);
   }
 
   async #ask(method, path, body, options) {
     for (let waits = 0; ; ) {
+      const token = this.#token;
       const answer = await this.#exchange(method, path, body, options);
       if (answer.status >= 200 && answer.status < 300 && answer.json !== null) return answer.json;
-      if (answer.status === 401 || answer.status === 403) await this.#renew(options.signal);
+      if (answer.status === 401 || answer.status === 403) await this.#renew(token, options.signal);
       else if ((answer.status === 429 || answer.status === 503) && waits < MOST_WAITS) {
         waits += 1;
         await pause(answer.wait, options);
@@ -71,13 +78,29 @@ export class Server {
     }
   }
 
-  /** All requests that are refused at the same time wait for one and the same person to sign in once. */
-  async #renew(signal) {
-    this.#signingIn ??= this.#signIn().finally(() => (this.#signingIn = null));
-    const token = await this.#signingIn;
-    if (token === null) throw new Problem("signed_out", "You are signed out.", "Sign in to go on; the list is kept.");
+  /** All requests that are refused with the same token wait for one and the same person to sign in once. */
+  async #renew(refused, signal) {
+    if (refused !== this.#token) return;
+    this.#signingIn ??= this.#findSession().finally(() => (this.#signingIn = null));
+    const found = await this.#signingIn;
+    if (!found) throw new Problem("signed_out", "You are signed out.", "Sign in to go on; the list is kept.");
     if (signal?.aborted) throw removed();
+  }
+
+  /** Whether there is a session again: one that another tab began, else one for which a person signs in. */
+  async #findSession() {
+    if (await this.#takeToken()) return true;
+    const token = await this.#signIn();
+    if (token !== null) this.#token = token;
+    return token !== null;
+  }
+
+  /** Whether the browser has a session with another token, which is taken. */
+  async #takeToken() {
+    const token = await this.#findToken();
+    if (token === null || token === this.#token) return false;
     this.#token = token;
+    return true;
   }
 
   #exchange(method, path, body, { signal, onSent }) {

@@ -26,6 +26,16 @@ export function signIn() {
   });
 }
 
+/** The token of the session that this browser has now, which another tab may have begun; null where it has none. */
+export async function findToken() {
+  try {
+    const answer = await fetch("/", { cache: "no-store" });
+    return answer.ok ? readToken(await answer.text()) : null;
+  } catch {
+    return null;
+  }
+}
+
 async function send() {
   problem.textContent = "";
   try {
@@ -41,6 +51,6 @@ async function send() {
   return null;
 }
 
-/** The server leads a person who signed in to this very page, which holds the token. */
+/** The server leads a person who signed in to this very page, which holds the token; others to a form without one. */
 const readToken = (html) =>
-  new DOMParser().parseFromString(html, "text/html").querySelector("meta[name=csrf-token]").content;
+  new DOMParser().parseFromString(html, "text/html").querySelector("meta[name=csrf-token]")?.content ?? null;
