@@ -30,6 +30,7 @@ from cxr.training.judging import StoppedByJudgeError
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 from cxr.training.summary import show_data, show_net, show_results, show_update
+from cxr.training.together import lost_devices
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,19 @@ def fit(config: DictConfig) -> FitResult:
     """
     keep_freed_memory()
     folder = RunFolder(Path(config.paths.output_dir))
+    with folder.held():
+        return fit_into(folder, config)
+
+
+def fit_into(folder: RunFolder, config: DictConfig) -> FitResult:
+    """What `fit` does in a folder that no other run writes to."""
     start_logging(folder.root)
     experiment = assemble(config)
     if experiment.trainer.is_global_zero:
         begin(experiment, folder)
     try:
-        result = train_and_evaluate(experiment, folder)
+        with lost_devices():
+            result = train_and_evaluate(experiment, folder)
     except BaseException as error:
         finish_wandb(experiment.trainer.loggers, exit_code=int(not isinstance(error, StoppedByJudgeError)))
         raise
@@ -142,7 +150,7 @@ def test_run(run_dir: Path) -> dict[str, float]:
     config.paths.output_dir = str(run_dir)
     config.data.split_file = str(folder.split)
     config.logger = {}
-    config.trainer.update(devices=1, strategy="auto")
+    config.trainer.update(devices=1, num_nodes=1, strategy="auto")
     start_logging(run_dir)
     experiment = assemble(config)
     metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
