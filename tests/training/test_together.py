@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 from pytorch_lightning.strategies import FSDPStrategy
 
 from cxr.errors import ConfigError, TrainingError
-from cxr.training.together import check_strategy, lost_devices, refuse_with_fsdp
+from cxr.training.fit import fit
+from cxr.training.together import check_strategy, is_divided, lost_devices, refuse_with_fsdp
 
 
 def make_config(**trainer):
@@ -36,6 +37,7 @@ def test_a_divided_net_is_recognised():
 
     Divided.strategy.cluster_environment = None
     type(Divided.strategy).local_rank = 0
+    assert is_divided(Divided)
     with pytest.raises(ConfigError, match="expected trainer.gradient_clip_val=null with trainer=fsdp"):
         check_strategy(Divided, make_config(gradient_clip_val=0.5))
 
@@ -61,7 +63,7 @@ def test_another_number_of_processes_than_torchrun_started(monkeypatch):
 )
 def test_a_lost_connection_is_one_sentence(error):
     first_line = str(error).splitlines()[0].replace("[", r"\[")
-    told = f"lost the others .{first_line}.: .*ckpt_path=last does it by itself.*NCCL_DEBUG=INFO"
+    told = f"lost the others .{first_line}.: .*ckpt_path=last does it by itself, .*NCCL_DEBUG=INFO"
     with pytest.raises(TrainingError, match=told), lost_devices():
         raise error
 
@@ -69,3 +71,13 @@ def test_a_lost_connection_is_one_sentence(error):
 def test_other_errors_are_left_as_they_are():
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"), lost_devices():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_a_divided_net_is_evaluated_whole_by_the_first_device(compose_run, tmp_path, monkeypatch):
+    usual = fit(compose_run(tmp_path / "usual"))
+    monkeypatch.setattr("cxr.training.fit.is_divided", lambda trainer: True)
+    divided = fit(compose_run(tmp_path / "divided"))
+    assert divided.metrics == pytest.approx(usual.metrics, abs=1e-6, nan_ok=True)
+    assert (tmp_path / "divided" / "bundle" / "model.safetensors").read_bytes() == (
+        tmp_path / "usual" / "bundle" / "model.safetensors"
+    ).read_bytes()

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 300
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1")
 TWO = ("trainer=ddp_sim", "ckpt_path=last", "callbacks.early_stopping=null", "trainer.max_epochs=12", "ema=0.9")
+RESTARTS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""What restarted processes need (pytorch issue 135712): they would find the addresses of those that were killed."""
 LOG_OPENED = """
 import os, sys
 def log(event, arguments):
@@ -32,19 +34,20 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def start(compose_run, tiny, tmp_path_factory):
-    """start(place, *words): the process of a command whose decoded images, runs and list of opened files are its own."""
+    """start(place, launcher, *words): a run whose decoded images and list of opened files are its own."""
     base = tmp_path_factory.mktemp("torchrun")
     fit(compose_run(base / "first", "trainer.max_epochs=1"))  # makes the phantoms
     (base / "hook").mkdir()
     (base / "hook" / "sitecustomize.py").write_text(LOG_OPENED)
 
-    def started(place, *words):
+    def started(place, launcher, *words):
         folder = base / place
         folder.mkdir()
         path = os.pathsep.join([str(base / "hook"), str(ROOT / "src")])
-        environment = os.environ | {"PYTHONPATH": path, "CXR_TEST_OPENED": str(folder / "opened.txt")}
+        environment = os.environ | {"PYTHONPATH": path, "CXR_TEST_OPENED": str(folder / "opened.txt")} | RESTARTS
         places = [f"paths.cache_dir={folder}/cache", f"paths.log_dir={folder}/logs", f"run_name={place}"]
-        command = [sys.executable, *words, *tiny, *places]
+        script = str(ROOT / "train.py")
+        command = [sys.executable, *launcher, script, *tiny, *places, *words]
         log = (folder / "output.txt").open("w")
         return folder, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -61,7 +64,7 @@ def only_run(folder, process):
 @pytest.fixture(scope="module")
 def undisturbed(start):
     """(folder, run folder) of two processes that nobody kills."""
-    folder, process = start("whole", *TORCHRUN, str(ROOT / "train.py"), *TWO)
+    folder, process = start("whole", TORCHRUN, *TWO)
     return folder, only_run(folder, process)
 
 
@@ -70,7 +73,7 @@ def opened(folder):
 
 
 def test_two_processes_open_each_file_as_often_as_one(undisturbed, start):
-    folder, process = start("alone", str(ROOT / "train.py"), "trainer.max_epochs=1")
+    folder, process = start("alone", (), "trainer.max_epochs=1")
     only_run(folder, process)
     assert len(opened(folder)) > 100
     assert opened(undisturbed[0]) == opened(folder)
@@ -103,7 +106,7 @@ def wait_for_epochs(folder, number, process):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for workers in /proc")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_run_that_loses_a_process_ends_as_if_it_had_not(undisturbed, start, rank):
-    folder, process = start(f"killed{rank}", *TORCHRUN, str(ROOT / "train.py"), *TWO)
+    folder, process = start(f"killed{rank}", TORCHRUN, *TWO)
     wait_for_epochs(folder, 2, process)
     os.kill(worker_of_rank(rank, process.pid), signal.SIGKILL)
     run, whole = only_run(folder, process), undisturbed[1]

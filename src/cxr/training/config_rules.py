@@ -79,6 +79,7 @@ RULES = {
     "data.num_workers": whole(0),
     "data.cache": SWITCH,
     "data.cache_max_gb": optional(POSITIVE),
+    "data.shards": optional(TEXT),
     "data.public_images": SWITCH,
     "data.on_bad_file": one_of("error", "skip"),
     "data.leak_gate": one_of("stop", "warn", "drop", "off"),

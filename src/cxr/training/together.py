@@ -29,10 +29,21 @@ def check_strategy(trainer: pl.Trainer, config: DictConfig) -> None:
             "expected GPUs with trainer.sync_batchnorm=true, but the run is on the CPU, where torch has no such "
             "layer; set trainer.sync_batchnorm=false"
         )
-    if isinstance(strategy, FSDPStrategy):
+    if is_divided(trainer):
         refuse_with_fsdp({"ema": config.ema, "trainer.gradient_clip_val": config.trainer.gradient_clip_val})
     if isinstance(strategy, ParallelStrategy) and strategy.cluster_environment is not None:
         check_launch(strategy, trainer)
+
+
+def is_divided(trainer: pl.Trainer) -> bool:
+    """Whether each device has only a part of the net."""
+    return isinstance(trainer.strategy, FSDPStrategy)
+
+
+def leave_the_others() -> None:
+    """Let this process go on alone: what is computed from now on is not gathered."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def refuse_with_fsdp(settings: Mapping[str, float | None]) -> None:
@@ -74,6 +85,6 @@ def lost_devices() -> Iterator[None]:
         raise TrainingError(
             f"a process of this run lost the others ({str(error).strip().splitlines()[0]}): the one that failed first "
             "says why in its own output. Continue with ckpt_path=<run>/checkpoints/last.ckpt; torchrun --max-restarts "
-            "with ckpt_path=last does it by itself. If no process failed, NCCL_DEBUG=INFO tells which connection did "
-            "and NCCL_SOCKET_IFNAME names the network to use"
+            "with ckpt_path=last does it by itself, where TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is set. If no process "
+            "failed, NCCL_DEBUG=INFO tells which connection did and NCCL_SOCKET_IFNAME names the network to use"
         ) from error
