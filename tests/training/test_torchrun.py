@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 300
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1")
 TWO = ("trainer=ddp_sim", "ckpt_path=last", "callbacks.early_stopping=null", "trainer.max_epochs=12", "ema=0.9")
-RESTARTS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+RESTARTS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "CXR_ID_SALT": "one for all"}
 """What restarted processes need (pytorch issue 135712): they would find the addresses of those that were killed."""
 LOG_OPENED = """
 import os, sys
