@@ -65,6 +65,7 @@ def test_a_second_run_in_one_folder_is_refused(compose_run, tmp_path, monkeypatc
     assert [path.name for path in (tmp_path / "run").iterdir()] in ([], [".lock"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_lets_go_of_its_folder(tmp_path):
     hold = "import os, sys; from pathlib import Path; from cxr.training.run_folder import RunFolder\n"
     hold += "with RunFolder(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
@@ -74,6 +75,15 @@ def test_a_killed_run_lets_go_of_its_folder(tmp_path):
         process.kill()
     with RunFolder(tmp_path).held():
         pass
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(self, timeout):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with RunFolder(tmp_path).held():
+        assert "is on a disk without locks: see to it that no other run writes there" in caplog.text
 
 
 def test_only_the_first_device_holds_the_folder(tmp_path, monkeypatch):

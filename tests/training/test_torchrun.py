@@ -17,7 +17,8 @@ from cxr.training.fit import fit
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1")
-TWO = ("trainer=ddp_sim", "ckpt_path=last", "callbacks.early_stopping=null", "trainer.max_epochs=12", "ema=0.9")
+TWO = ("trainer=ddp_sim", "ckpt_path=last", "callbacks.early_stopping=null", "trainer.max_epochs=12", "ema=0.9",
+       "logger=wandb", "logger.wandb.id=night")  # fmt: skip
 RESTARTS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "CXR_ID_SALT": "one for all"}
 """What restarted processes need (pytorch issue 135712): they would find the addresses of those that were killed."""
 LOG_OPENED = """
@@ -45,9 +46,12 @@ def start(compose_run, tiny, tmp_path_factory):
         folder.mkdir()
         path = os.pathsep.join([str(base / "hook"), str(ROOT / "src")])
         environment = os.environ | {"PYTHONPATH": path, "CXR_TEST_OPENED": str(folder / "opened.txt")} | RESTARTS
+        environment |= {f"WANDB_{name}_DIR": f"{base}/wandb" for name in ("CONFIG", "CACHE", "DATA")}
+        environment |= {"WANDB_MODE": "offline"}
         places = [f"paths.cache_dir={folder}/cache", f"paths.log_dir={folder}/logs", f"run_name={place}"]
         script = str(ROOT / "train.py")
-        command = [sys.executable, *launcher, script, *tiny, *places, *words]
+        quiet = [word for word in tiny if word != "logger=none"]
+        command = [sys.executable, *launcher, script, *quiet, *places, *words]
         log = (folder / "output.txt").open("w")
         return folder, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -68,12 +72,17 @@ def undisturbed(start):
     return folder, only_run(folder, process)
 
 
+def test_two_processes_are_one_run_in_the_tracker(undisturbed):
+    (found,) = undisturbed[1].glob("wandb/offline-run-*")
+    assert found.name.endswith("-night")
+
+
 def opened(folder):
     return collections.Counter((folder / "opened.txt").read_text().splitlines())
 
 
 def test_two_processes_open_each_file_as_often_as_one(undisturbed, start):
-    folder, process = start("alone", (), "trainer.max_epochs=1")
+    folder, process = start("alone", (), "trainer.max_epochs=1", "logger=none")
     only_run(folder, process)
     assert len(opened(folder)) > 100
     assert opened(undisturbed[0]) == opened(folder)
@@ -111,6 +120,7 @@ def test_a_run_that_loses_a_process_ends_as_if_it_had_not(undisturbed, start, ra
     os.kill(worker_of_rank(rank, process.pid), signal.SIGKILL)
     run, whole = only_run(folder, process), undisturbed[1]
     assert (run / "run.log").read_text().count("evaluating the best checkpoint") == 1
+    assert {found.name.rpartition("-")[2] for found in run.glob("wandb/offline-run-*")} == {"night"}
     histories = [pd.read_csv(place / "history.csv").drop(columns="seconds") for place in (whole, run)]
     pd.testing.assert_frame_equal(*histories)
     last = [torch.load(place / "checkpoints" / "last.ckpt", weights_only=True) for place in (whole, run)]

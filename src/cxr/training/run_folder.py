@@ -30,6 +30,8 @@ from cxr.evaluation.report.material import BASELINES
 from cxr.scaling import Scaling, scaling_to_json
 from cxr.training.summary import HEADLINES
 
+log = logging.getLogger(__name__)
+
 FOREIGN = "py.warnings"
 PACKAGE = Path(__file__).parents[1]
 SECONDS_TO_WAIT = 10.0
@@ -113,6 +115,8 @@ class RunFolder:
         lock = FileLock(self.root / ".lock")
         try:
             lock.acquire(timeout=SECONDS_TO_WAIT)
+        except NotImplementedError:
+            log.warning("%s is on a disk without locks: see to it that no other run writes there", self.root)
         except Timeout as error:
             raise TrainingError(
                 f"another run is writing to {self.root}; wait for its end, or choose another folder: without "
