@@ -1,10 +1,11 @@
 import errno
 import os
+import re
 
 import pytest
 import torch.utils.data
 
-from cxr.entry import plan_dir, prepare_environment, run_dir, tell_errors
+from cxr.entry import launch_name, plan_dir, prepare_environment, run_dir, tell_errors
 from cxr.errors import DataError
 
 
@@ -75,6 +76,25 @@ def test_new_runs_get_folders_of_their_own():
     first, second = run_dir(None, "logs", "demo"), run_dir(None, "logs", "demo")
     assert first.startswith("logs/runs/demo/")
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("started_by", "expected"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "night"}, "torchrun-night"),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}, "slurm-17.0"),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}, r"\d{4}-\d\d-\d\d_.*"),
+        ({"TORCHELASTIC_RUN_ID": "none"}, r"\d{4}-\d\d-\d\d_.*"),
+    ],
+    ids=["torchrun", "slurm", "a single task", "torchrun without an id"],
+)
+def test_processes_of_one_launch_share_a_folder(monkeypatch, started_by, expected):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in started_by.items():
+        monkeypatch.setenv(name, value)
+    assert re.fullmatch(expected, launch_name())
+    assert re.fullmatch(f"logs/runs/demo/{expected}", run_dir("last", "logs", "demo"))
 
 
 def test_a_resumed_run_keeps_its_folder(tmp_path):

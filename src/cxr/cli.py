@@ -140,6 +140,8 @@ def _add_data(commands: "Commands") -> None:
     audit = _add_data_command(actions, "audit", "how much of the label can be had without the disease")
     audit.add_argument("--bundle", type=Path, metavar="FOLDER", help="a net to audit too, on images it has not seen")
     audit.set_defaults(run=_run_data_audit)
+    shards = _add_data_command(actions, "shards", "decoded images as files for object storage, see data.shards")
+    shards.set_defaults(run=_run_data_shards)
 
 
 def _add_data_command(actions: "Commands", name: str, description: str) -> argparse.ArgumentParser:
@@ -192,6 +194,15 @@ def _run_data_audit(options: argparse.Namespace) -> int:
     result, path = audit(options.overrides, options.bundle, options.out)
     show_audit(result)
     print(f"audit: {path}")
+    return 0
+
+
+def _run_data_shards(options: argparse.Namespace) -> int:
+    from cxr.commands.shards import write
+
+    shards, images, folder = write(options.overrides, options.out)
+    print(f"{images} images in {shards} shards: {folder}")
+    print(f"copy the folder to where every machine reads it, and train with data.shards={folder}")
     return 0
 
 

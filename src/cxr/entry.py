@@ -16,6 +16,7 @@ from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
 from cxr.errors import CxrError
+from cxr.training.config_rules import LAST
 
 Result = TypeVar("Result")
 FULL_DISK = (
@@ -38,18 +39,31 @@ def prepare_environment() -> None:
 
 
 def run_dir(ckpt_path: str | None, log_dir: str, run_name: str) -> str:
-    """The folder of the run that `ckpt_path` belongs to, or a new one named by recipe and time.
+    """The folder of the run that `ckpt_path` belongs to, or a new one named by recipe and launch.
 
     Args:
-        ckpt_path: ``<run>/checkpoints/<name>.ckpt`` of a run to continue, or None.
+        ckpt_path: ``<run>/checkpoints/<name>.ckpt`` of a run to continue, ``last``, or None.
         log_dir: Folder of all runs.
         run_name: Name of the recipe.
     """
-    if ckpt_path is not None:
+    if ckpt_path is not None and ckpt_path != LAST:
         owner = Path(ckpt_path).absolute().parent.parent
         if (owner / "config.yaml").exists():
             return str(owner)
-    return f"{log_dir}/runs/{run_name}/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+    return f"{log_dir}/runs/{run_name}/{launch_name()}"
+
+
+def launch_name() -> str:
+    """What all processes of one launch call its run, also after a restart: the id of torchrun or SLURM, else the time.
+
+    A torchrun without ``--standalone`` or ``--rdzv-id`` has no id; its processes find out that their folders differ.
+    """
+    elastic = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if elastic != "none":
+        return f"torchrun-{elastic}"
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
 
 
 def plan_dir(folder: str | None, log_dir: str, run_name: str) -> str:

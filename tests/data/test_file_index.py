@@ -2,6 +2,8 @@ import hashlib
 import multiprocessing
 import os
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,15 @@ def reads(monkeypatch):
     read_file = file_index._read_file
     monkeypatch.setattr(file_index, "_read_file", lambda path: seen.append(path) or read_file(path))
     return seen
+
+
+def test_of_several_that_ask_at_once_one_reads(files, index, reads, monkeypatch):
+    spied = file_index._read_file
+    monkeypatch.setattr(file_index, "_read_file", lambda path: time.sleep(0.05) or spied(path))
+    with ThreadPoolExecutor(2) as pool:
+        tables = list(pool.map(FileIndex.describe, [index, FileIndex(index._db_path)], [files, files]))
+    assert sorted(reads) == sorted(files[:-1])
+    assert tables[0].equals(tables[1])
 
 
 def test_hash_header_and_error_of_each_file(files, index):

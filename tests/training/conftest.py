@@ -65,7 +65,8 @@ def make_run(tmp_path):
     """Build (task, datamodule, trainer) of a small run in tmp_path/<name>."""
 
     def make(name, *, epochs=4, scheduler=None, monitor="val/auroc", mode="max", patience=10, sampling="none",
-             optimizer=ADAMW, callbacks=(), drop_rate=0.3, precision="32-true", tune=MappingProxyType({})):  # fmt: skip
+             optimizer=ADAMW, callbacks=(), drop_rate=0.3, precision="32-true", tune=MappingProxyType({}),
+             samples=None, **more):  # fmt: skip
         pl.seed_everything(7, verbose=False)
         preprocess = Preprocess(size=(SIZE, SIZE), normalizer="unit")
         net = build_net("custom_cnn", 2, filters_1=4, filters_2=8, filters_3=8, filters_4=8, dense_units=8,
@@ -74,7 +75,9 @@ def make_run(tmp_path):
         task = ClassificationTask(net, ["left", "right"], loss, optimizer, scheduler, monitor, seed=7,
                                   channels_last=True, tuning=make_tuning(net, **tune))  # fmt: skip
         augment = AffineAugment(rotation=5.0, translate=0.05, seed=7)
-        data = ChestDataModule(make_samples(), ImagesInMemory(), preprocess, augment, sampling, 8, 0, 7)
+        data = ChestDataModule(
+            make_samples() if samples is None else samples, ImagesInMemory(), preprocess, augment, sampling, 8, 0, 7
+        )
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         trainer = pl.Trainer(
@@ -87,6 +90,7 @@ def make_run(tmp_path):
                 make_last_checkpoint(str(folder)),
                 History(str(folder / "history.csv")),
             ],
+            **more,
         )  # fmt: skip
         return task, data, trainer
 

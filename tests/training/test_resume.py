@@ -1,12 +1,16 @@
 """Continuing a run: what it may be told, what it must find, and what it must not touch."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
-from cxr.errors import ConfigError, DataError
+from cxr.errors import ConfigError, DataError, TrainingError
 from cxr.training.fit import fit
+from cxr.training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,54 @@ def test_a_one_cycle_schedule_can_be_made_longer(compose_run, tmp_path):
     last = first.run_dir / "checkpoints" / "last.ckpt"
     fit(compose_run(tmp_path / "run", *one_cycle, "trainer.max_epochs=3", f"ckpt_path={last}"))
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 4
+
+
+def test_the_last_checkpoint_is_found_by_itself(compose_run, tmp_path):
+    run = tmp_path / "run"
+    fit(compose_run(run, "trainer.max_epochs=1", "ckpt_path=last"))
+    first = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    fit(compose_run(run, "trainer.max_epochs=2", "ckpt_path=last"))
+    assert first["epoch"] == 0
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert len((run / "history.csv").read_text().splitlines()) == 3
+
+
+def test_a_second_run_in_one_folder_is_refused(compose_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("cxr.training.run_folder.SECONDS_TO_WAIT", 0.1)
+    with (
+        RunFolder(tmp_path / "run").held(),
+        pytest.raises(TrainingError, match="another run is writing to .*run; wait for its end, or choose another"),
+    ):
+        fit(compose_run(tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] in ([], [".lock"])
+
+
+@pytest.mark.slow
+def test_a_killed_run_lets_go_of_its_folder(tmp_path):
+    hold = "import os, sys; from pathlib import Path; from cxr.training.run_folder import RunFolder\n"
+    hold += "with RunFolder(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        process.kill()
+    with RunFolder(tmp_path).held():
+        pass
+
+
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(self, timeout):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with RunFolder(tmp_path).held():
+        assert "is on a disk without locks: see to it that no other run writes there" in caplog.text
+
+
+def test_only_the_first_device_holds_the_folder(tmp_path, monkeypatch):
+    with RunFolder(tmp_path).held():
+        monkeypatch.setattr(rank_zero_only, "rank", 1)
+        with RunFolder(tmp_path).held():
+            pass
 
 
 @pytest.mark.parametrize(

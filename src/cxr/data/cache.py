@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -32,6 +32,8 @@ from cxr.imaging.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
 
+ImageSource = Callable[[Mapping[str, str]], Iterator[list[tuple[str, Decoded]]]]
+"""File -> content hash; gives each file's image or why there is none, batch by batch."""
 PATH_MARK = "{path}"
 SECONDS_BETWEEN_MARKS = 3600.0  # well below the day after which an unused cache may give way
 CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -46,16 +48,23 @@ class ImageCache:
         workers: Number of decoding processes; None is one per usable core.
         max_bytes: What all caches of `folder` may hold together; None for no bound. Those that no run has used for a
             day give way.
+        source: Gives images where files would be decoded, see `cxr.data.shards.ShardReader`; None decodes.
     """
 
     def __init__(
-        self, folder: Path, preprocess: Preprocess, workers: int | None = None, max_bytes: int | None = None
+        self,
+        folder: Path,
+        preprocess: Preprocess,
+        workers: int | None = None,
+        max_bytes: int | None = None,
+        source: ImageSource | None = None,
     ) -> None:
         self.stored_fingerprint = preprocess.stored_fingerprint
         self.folder = Path(folder) / self.stored_fingerprint
         self._preprocess = preprocess
         self._workers = workers
         self._max_bytes = max_bytes
+        self._source = source
         self._dtype = np.dtype(preprocess.precision)
         self._image_bytes = preprocess.size[0] * preprocess.size[1] * self._dtype.itemsize
         layout = f"{preprocess.precision} {preprocess.size[0]}x{preprocess.size[1]}"
@@ -174,12 +183,18 @@ class ImageCache:
             make_room(self.folder, len(missing) * self._image_bytes, self._max_bytes)
         count = known.count_rows()
         with self._reserved(count, len(missing)) as file:
-            for batch in decode_files(list(missing), self._preprocess, self._workers):
+            for batch in self._make(missing):
                 results = [(missing[path], path, decoded) for path, decoded in batch]
                 count = self._commit(file, count, results)
                 passing |= {key: _message(path, d) for key, path, d in results if d.error is not None}
         log.info("%d images of %s in %s", count, _megabytes(count * self._image_bytes), self.folder)
         return passing
+
+    def _make(self, missing: dict[str, str]) -> Iterator[list[tuple[str, Decoded]]]:
+        """The stored images of files, batch by batch."""
+        if self._source is None:
+            return decode_files(list(missing), self._preprocess, self._workers)
+        return self._source(missing)
 
     def _commit(self, file: FileIO, count: int, results: list[tuple[str, str, Decoded]]) -> int:
         """Write a batch behind the first `count` images, then tell the index; return the new count."""

@@ -2,7 +2,7 @@
 
 Knows nothing of labels, splits or pixels. A file is known by path, size and modification time; one that is rewritten
 with both unchanged is not noticed. Every batch is committed before the next, so a killed process loses one batch at
-most, and several processes may share one index: they may read a file twice, never half.
+most. Several processes may share one index: one reads what is new, and the others wait for it.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from filelock import FileLock
 from rich.progress import Progress
 
 from cxr.data.samples import require_utf8
@@ -73,10 +74,9 @@ class FileIndex:
         stats, known = _stat_files(paths)
         with self._connect() as connection:
             known |= _find_known(connection, stats)
-            unknown = [path for path in stats if path not in known]
-            for batch in _read_files(unknown):
-                _remember(connection, [(path, stats[path], found) for path, found in batch.items()])
-                known |= batch
+            if any(path not in known for path in stats):
+                with FileLock(self._db_path.with_suffix(".lock")):
+                    known |= _read_unknown(connection, stats)
         return _make_table(paths, known)
 
     @contextmanager
@@ -112,10 +112,21 @@ def _stat_files(paths: Sequence[str]) -> tuple[dict[str, _Stat], dict[str, _Know
     return stats, unreadable
 
 
+def _read_unknown(connection: sqlite3.Connection, stats: dict[str, _Stat]) -> dict[str, _Known]:
+    """Read and record what no other process has recorded meanwhile; return all that is known."""
+    known = _find_known(connection, stats)
+    for batch in _read_files([path for path in stats if path not in known]):
+        _remember(connection, [(path, stats[path], found) for path, found in batch.items()])
+        known |= batch
+    return known
+
+
 def _find_known(connection: sqlite3.Connection, stats: dict[str, _Stat]) -> dict[str, _Known]:
     """Look up the files whose size and time are the recorded ones."""
-    connection.execute("CREATE TEMP TABLE wanted (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER)")
-    connection.executemany("INSERT INTO wanted VALUES (?, ?, ?)", ((path, *stat) for path, stat in stats.items()))
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER)")
+    connection.executemany(
+        "INSERT OR REPLACE INTO wanted VALUES (?, ?, ?)", ((path, *stat) for path, stat in stats.items())
+    )
     rows = connection.execute(f"SELECT path, content_hash, header, error FROM {_TABLE} NATURAL JOIN wanted")
     return {path: _Known(content_hash, json.loads(header), error) for path, content_hash, header, error in rows}
 

@@ -1,7 +1,7 @@
 """Config -> the parts of one experiment, checked before any work starts."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,18 @@ from cxr.training.building import build, plain
 from cxr.training.callbacks.averaging import MovingAverage
 from cxr.training.callbacks.checkpoint import AtomicCheckpointIO
 from cxr.training.callbacks.judged import judging_callbacks
+from cxr.training.callbacks.same_start import SameStart
 from cxr.training.config_rules import check_config
 from cxr.training.datamodule import ChestDataModule
+from cxr.training.devices import require_devices
 from cxr.training.metrics import metric_names
 from cxr.training.module import ClassificationTask
 from cxr.training.precision import settle_precision
-from cxr.training.resume import check_checkpoint, check_same_data, check_same_recipe
+from cxr.training.resume import check_checkpoint, check_same_data, check_same_recipe, settle_checkpoint
 from cxr.training.run_folder import RunFolder, file_name
 from cxr.training.sources import build_cohort, open_dataset, open_images
 from cxr.training.starting_net import build_starting_net, build_tuning, check_devices
+from cxr.training.together import check_strategy
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,8 @@ def assemble(config: DictConfig) -> Experiment:
         CxrError: Something is missing or does not fit; nothing has been trained or written to the run folder.
     """
     check_config(config)
-    config = settle_precision(config)
+    require_devices(config.trainer.accelerator, config.trainer.devices)
+    config = settle_checkpoint(settle_precision(config))
     parse_rule(config.operating_point)
     folder = RunFolder(Path(config.paths.output_dir))
     if config.ckpt_path is not None:
@@ -103,8 +107,10 @@ def assemble(config: DictConfig) -> Experiment:
         cohort.samples, images, preprocess, augment, config.sampler.mode, config.data.batch_size,
         config.data.num_workers, config.seed, mixing,
     )  # fmt: skip
-    trainer = build_trainer(config, loggers)
+    start = {"images": cohort.report["fingerprint"], "folder": str(folder.root), "checkpoint": str(config.ckpt_path)}
+    trainer = build_trainer(config, loggers, start)
     check_devices(config, trainer.world_size)
+    check_strategy(trainer, config)
     return Experiment(config, cohort, preprocess, net_config, task, datamodule, trainer)
 
 
@@ -140,13 +146,19 @@ def build_loggers(config: DictConfig) -> list[Logger]:
     return [build(one, "logger") for one in config.logger.values()]
 
 
-def build_trainer(config: DictConfig, loggers: list[Logger]) -> pl.Trainer:
-    """The Trainer with callbacks and loggers; checkpoints are written atomically."""
+def build_trainer(config: DictConfig, loggers: list[Logger], start: Mapping[str, str]) -> pl.Trainer:
+    """The Trainer with callbacks and loggers; checkpoints are written atomically.
+
+    Args:
+        config: The composed config.
+        loggers: Its loggers.
+        start: What all processes of the run must have in common.
+    """
     averaging = [] if config.ema is None else [MovingAverage(config.ema)]
     chosen = [build(one, "callbacks") for one in config.callbacks.values() if one is not None]
     return build(
         config.trainer, "trainer",
-        callbacks=[*averaging, *chosen, *judging_callbacks()],
+        callbacks=[SameStart(start), *averaging, *chosen, *judging_callbacks()],
         logger=loggers if loggers else False, default_root_dir=config.paths.output_dir,
         plugins=[AtomicCheckpointIO()], enable_progress_bar=config.callbacks.get("progress") is not None,
         enable_model_summary=False,

@@ -9,6 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxr.errors import ConfigError
 
+LAST = "last"
+"""As ``ckpt_path``: go on from the last.ckpt of the run folder, or begin where there is none."""
 ABOUT_KEYS = ("source", "licence", "labels", "problems")
 
 
@@ -62,6 +64,8 @@ RULES = {
     "test": SWITCH,
     "compile": SWITCH,
     "channels_last": SWITCH,
+    "trainer.sync_batchnorm": optional(SWITCH),
+    "trainer.num_nodes": optional(whole(1)),
     "hash_ids": SWITCH,
     "ckpt_path": optional(TEXT),
     "ema": optional(DECAY),
@@ -75,6 +79,7 @@ RULES = {
     "data.num_workers": whole(0),
     "data.cache": SWITCH,
     "data.cache_max_gb": optional(POSITIVE),
+    "data.shards": optional(TEXT),
     "data.public_images": SWITCH,
     "data.on_bad_file": one_of("error", "skip"),
     "data.leak_gate": one_of("stop", "warn", "drop", "off"),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -70,9 +71,9 @@ class ChestDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches in the order of the epoch; a last batch of a single image is left out (batch norm)."""
-        labels = self._labels("train")
-        sampler = EpochSampler(labels, self.sampling, self.seed)
-        sampler.set_epoch(self._next_epoch())
+        own = EpochSampler(self._labels("train"), self.sampling, self.seed)
+        own.set_epoch(self._next_epoch())
+        sampler = self._share(own)
         single_left = len(sampler) % self.batch_size == 1 and len(sampler) > 1
         return self._loader("train", sampler=sampler, drop_last=single_left)
 
@@ -104,6 +105,18 @@ class ChestDataModule(pl.LightningDataModule):
     def stored_images(self, part: str, rows: NDArray[np.int64]) -> StoredArray:
         """(N, h, w) stored images of the (N,) positions `rows` in the table of `part`."""
         return self._open(part)[rows]
+
+    def _share(self, sampler: EpochSampler) -> EpochSampler | DistributedSamplerWrapper:
+        """What this device takes of an epoch: of n devices every n-th key, so that a step of all is one large batch.
+
+        Lightning would draw the order once more, and before it knows which epoch a resumed run goes on with. The first
+        keys are taken again where the epoch cannot be divided.
+        """
+        if self.trainer is None or self.trainer.world_size == 1:
+            return sampler
+        return DistributedSamplerWrapper(
+            sampler, num_replicas=self.trainer.world_size, rank=self.trainer.global_rank, shuffle=False
+        )
 
     def _next_epoch(self) -> int:
         """The epoch about to be trained: Lightning fetches a resumed run's first batch before it tells the sampler."""

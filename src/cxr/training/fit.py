@@ -3,6 +3,7 @@
 Everything after training (evaluation, prediction, serving) starts from what this leaves on disk, never from the config.
 """
 
+import copy
 import logging
 import math
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from cxr.training.judging import StoppedByJudgeError
 from cxr.training.run_folder import RunFolder, start_logging
 from cxr.training.sources import id_salt
 from cxr.training.summary import show_data, show_net, show_results, show_update
+from cxr.training.together import is_divided, leave_the_others, lost_devices
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +74,19 @@ def fit(config: DictConfig) -> FitResult:
     """
     keep_freed_memory()
     folder = RunFolder(Path(config.paths.output_dir))
+    with folder.held():
+        return fit_into(folder, config)
+
+
+def fit_into(folder: RunFolder, config: DictConfig) -> FitResult:
+    """What `fit` does in a folder that no other run writes to."""
     start_logging(folder.root)
     experiment = assemble(config)
     if experiment.trainer.is_global_zero:
         begin(experiment, folder)
     try:
-        result = train_and_evaluate(experiment, folder)
+        with lost_devices():
+            result = train_and_evaluate(experiment, folder)
     except BaseException as error:
         finish_wandb(experiment.trainer.loggers, exit_code=int(not isinstance(error, StoppedByJudgeError)))
         raise
@@ -110,6 +119,11 @@ def train_and_evaluate(experiment: Experiment, folder: RunFolder) -> FitResult:
     score = float(checkpoint.best_model_score)
     if experiment.trainer.is_global_zero:
         folder.write_best(config.monitor.metric, score, best)
+    if is_divided(experiment.trainer):
+        leave_the_others()
+        if not experiment.trainer.is_global_zero:
+            return FitResult(folder.root, score, best, {})
+        experiment = assemble(on_one_device(config, folder))
     metrics = evaluate(experiment, folder, best, [*(["train"] * config.report), "val", *(["test"] * config.test)])
     if experiment.trainer.is_global_zero:
         conclude(experiment, folder, metrics)
@@ -140,15 +154,22 @@ def test_run(run_dir: Path) -> dict[str, float]:
     folder = RunFolder(run_dir)
     config = OmegaConf.create(folder.read_config())
     config.paths.output_dir = str(run_dir)
-    config.data.split_file = str(folder.split)
-    config.logger = {}
-    config.trainer.update(devices=1, strategy="auto")
     start_logging(run_dir)
-    experiment = assemble(config)
+    experiment = assemble(on_one_device(config, folder))
     metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
     write_run_bundle(experiment, folder)
     write_run_report(experiment, folder)
     return metrics
+
+
+def on_one_device(config: DictConfig, folder: RunFolder) -> DictConfig:
+    """The config of a trained run, for one device that evaluates it and tells no tracker."""
+    config = copy.deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    config.data.split_file = str(folder.split)
+    config.logger = {}
+    config.trainer.update(devices=1, num_nodes=1, strategy="auto")
+    return config
 
 
 def train(experiment: Experiment) -> None:

@@ -1,13 +1,15 @@
 """What must hold before a run is continued from a checkpoint. Knows nothing of how the run is trained."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from cxr.errors import ConfigError, DataError
-from cxr.training.config_rules import flatten, lies_in
+from cxr.training.config_rules import LAST, flatten, lies_in
 from cxr.training.run_folder import RunFolder
 
 FIXED = (
@@ -17,6 +19,16 @@ FIXED = (
     "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "ema",
 )  # fmt: skip
 IN_A_CHECKPOINT = {"state_dict", "optimizer_states", "loops"}
+
+
+def settle_checkpoint(config: DictConfig) -> DictConfig:
+    """The config with the file that ``ckpt_path=last`` stands for: the run's last.ckpt, or none in a new run."""
+    if config.ckpt_path != LAST:
+        return config
+    settled = copy.deepcopy(config)
+    last = RunFolder(Path(config.paths.output_dir)).last_checkpoint
+    settled.ckpt_path = str(last) if last.exists() else None
+    return settled
 
 
 def check_same_recipe(config: dict[str, Any], folder: RunFolder) -> None:

@@ -7,6 +7,8 @@ import platform
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,20 +16,25 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 import yaml
+from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 
 from cxr.data.splits import SPLIT_FILE
-from cxr.errors import DataError
+from cxr.errors import DataError, TrainingError
 from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import aggregate_by_study, has_studies, target_and_probs, write_predictions
 from cxr.evaluation.report.material import BASELINES
 from cxr.scaling import Scaling, scaling_to_json
 from cxr.training.summary import HEADLINES
 
+log = logging.getLogger(__name__)
+
 FOREIGN = "py.warnings"
 PACKAGE = Path(__file__).parents[1]
+SECONDS_TO_WAIT = 10.0
+"""For a folder that another process holds: helpers of a killed one take a moment to end."""
 
 
 def start_logging(run_dir: Path) -> None:
@@ -91,11 +98,38 @@ class RunFolder:
         self.split = root / SPLIT_FILE
         self.metrics = root / "metrics.json"
         self.figures = root / "figures"
+        self.last_checkpoint = root / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs from writing here; of several devices the first one does. A kill lets go of the folder.
+
+        Raises:
+            TrainingError: Another run writes here.
+        """
+        if rank_zero_only.rank > 0:
+            yield
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=SECONDS_TO_WAIT)
+        except NotImplementedError:
+            log.warning("%s is on a disk without locks: see to it that no other run writes there", self.root)
+        except Timeout as error:
+            raise TrainingError(
+                f"another run is writing to {self.root}; wait for its end, or choose another folder: without "
+                "hydra.run.dir and ckpt_path every run has its own"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def write_inputs(self, config: dict[str, Any], data_report: dict[str, Any]) -> None:
         """Config, environment and data report."""
         self.figures.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_whole(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), self.config)
         self.environment.write_text("\n".join(environment()) + "\n")
         write_json(data_report, self.data_report)
 
@@ -236,6 +270,11 @@ def nan_to_none(values: Any) -> Any:
 
 def write_json(values: Any, path: Path) -> None:
     """Write JSON, NaN as null; the file appears whole or not at all."""
+    write_whole(json.dumps(nan_to_none(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_whole(text: str, path: Path) -> None:
+    """Write a file that appears whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(nan_to_none(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    partial.write_text(text)
     partial.replace(path)

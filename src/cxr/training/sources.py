@@ -14,8 +14,9 @@ from cxr.data.file_index import FileIndex
 from cxr.data.identity import load_salt
 from cxr.data.image_store import ImageStore, UncachedImages
 from cxr.data.labelled import LabelledSamples, read_dataset, tell_one_class
+from cxr.data.shards import ShardReader
 from cxr.data.splits import SPLIT_FILE, read_split
-from cxr.errors import DataError
+from cxr.errors import ConfigError, DataError
 from cxr.imaging.preprocess import Preprocess
 from cxr.training.building import build, plain
 
@@ -33,10 +34,18 @@ def open_dataset(config: DictConfig) -> LabelledSamples:
 
 
 def open_images(config: DictConfig, preprocess: Preprocess) -> ImageStore:
-    """The store of decoded images: on disk unless ``data.cache=false``."""
+    """The store of decoded images: on disk unless ``data.cache=false``, filled from ``data.shards`` where it is given.
+
+    Raises:
+        ConfigError: Shards are given without a cache that they could fill.
+    """
+    shards = config.data.get("shards")
     if config.data.cache:
         max_bytes = None if config.data.cache_max_gb is None else int(config.data.cache_max_gb * 1e9)
-        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess, max_bytes=max_bytes)
+        source = None if shards is None else ShardReader(shards, preprocess)
+        return ImageCache(Path(config.paths.cache_dir) / "images", preprocess, max_bytes=max_bytes, source=source)
+    if shards is not None:
+        raise ConfigError("expected data.cache=true with data.shards, which fill the cache, but got data.cache=false")
     return UncachedImages(preprocess)
 
 

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -28,6 +29,17 @@ def test_copies_of_a_film_are_found_and_other_people_are_not(kind, films, make_t
     pairs = found.pairs[found.pairs["score"] >= NEAR]
     rows = {frozenset((of_pixels[a], of_pixels[b])) for a, b in zip(pairs["pixel_a"], pairs["pixel_b"], strict=True)}
     assert rows == {frozenset((number, len(films) + number)) for number in range(5)}
+
+
+def test_of_several_that_ask_at_once_one_searches(films, make_table, drawer, tmp_path, monkeypatch):
+    searches = []
+    search = SimilarImages._search
+    monkeypatch.setattr(SimilarImages, "_search", lambda *arguments: searches.append(1) or search(*arguments))
+    table = make_table([("train", film) for film in films[:4]])
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(find, [tmp_path] * 2, [drawer] * 2, [table] * 2)
+    assert len(searches) == 1
+    assert first.pixel_hashes == second.pixel_hashes
 
 
 def test_few_images_are_all_compared(films, make_table, drawer, tmp_path):

@@ -7,8 +7,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from cxr.data.image_store import ImageStore, StoredImages
 from cxr.data.leaks.alignment import detail_correlation
@@ -73,10 +75,22 @@ class SimilarImages:
         keys = sorted(first_paths)
         answer = self.folder / f"{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:32]}.json"
         known = _read(answer)
-        if known is None:
-            known = self._search([first_paths[key] for key in keys], keys)
-            _write(known, answer)
-        return known
+        return self._find_once(answer, [first_paths[key] for key in keys], keys) if known is None else known
+
+    def _find_once(self, answer: Path, paths: list[str], keys: list[str]) -> Similar:
+        """Search and remember, or wait for a process that does so already."""
+        with _writing(answer.parent):
+            answer.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(answer.with_suffix(".lock"))
+            lock.acquire()
+        try:
+            known = _read(answer)
+            if known is None:
+                known = self._search(paths, keys)
+                _write(known, answer)
+            return known
+        finally:
+            lock.release()
 
     def _search(self, paths: list[str], keys: list[str]) -> Similar:
         prints = self._thumbnails.describe(paths, keys)
@@ -139,13 +153,18 @@ def _read(path: Path) -> Similar | None:
 
 def _write(similar: Similar, path: Path) -> None:
     draft = path.with_suffix(f".{os.getpid()}.draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path.parent):
         text = json.dumps({"pixel_hashes": similar.pixel_hashes, "pairs": similar.pairs.values.tolist()})
         draft.write_text(text)
         draft.replace(path)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(
-            f"cannot write what the leak gate found to {path.parent}: {error}; make room, choose another folder by "
+            f"cannot write what the leak gate found to {folder}: {error}; make room, choose another folder by "
             "paths.cache_dir or the environment variable CXR_CACHE_DIR, or go without by data.leak_gate=off"
         ) from error
