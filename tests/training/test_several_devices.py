@@ -67,6 +67,7 @@ def assert_same(state, expected):
             torch.testing.assert_close(state[name].double(), value.double(), atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_two_devices_keep_one_average_and_go_on_with_it(make_run, tmp_path):
     (tmp_path / "whole").mkdir()
     task, data, trainer = make_run(
