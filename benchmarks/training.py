@@ -165,7 +165,7 @@ def train_by_project(turns: Turns, job: Job) -> None:
     run = job.folder / f"run {job.net}"
     config = compose_config([
         "experiment=demo", "run_name=bench", "augment=none", *NETS[job.net].words, f"data.batch_size={job.batch}",
-        "data=image_folder", f"data.root='{job.folder / 'small'}'", "data.fractions=[0.8,0.1,0.1]", "data.leak_gate=off",
+        "data=image_folder", f"data.root='{job.folder}/small'", "data.fractions=[0.8,0.1,0.1]", "data.leak_gate=off",
         f"paths.output_dir='{run}'", f"paths.cache_dir='{job.folder / 'cache'}'", f"compile={str(job.compile).lower()}",
         f"trainer.accelerator={'gpu' if job.device == 'cuda' else 'cpu'}",
     ])[1]  # fmt: skip
