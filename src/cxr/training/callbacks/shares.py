@@ -111,7 +111,7 @@ class TimeShares(pl.Callback):
     def __init__(self, folder: str, trace_steps: int) -> None:
         self.folder = Path(folder)
         self.trace_steps = trace_steps
-        self.shares = Shares(synchronised)
+        self.shares = Shares()
         self._trace: torch.profiler.profile | None = None
         self._batches = self._before = 0
 
@@ -119,6 +119,8 @@ class TimeShares(pl.Callback):
         """Listen to what Lightning does, and to what the module logs and measures."""
         if stage == "fit":
             trainer.profiler = self.shares
+            if trainer.strategy.root_device.type == "cuda":
+                self.shares.clock = wait_and_count
             for name, action in (("log", "logging"), ("log_step", "metrics")):
                 setattr(pl_module, name, self._listened(getattr(pl_module, name), action))
 
@@ -159,8 +161,7 @@ class TimeShares(pl.Callback):
         return called
 
 
-def synchronised() -> float:
-    """The clock, once the device has done what it was told."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+def wait_and_count() -> float:
+    """The clock, once the GPU has done what it was told."""
+    torch.cuda.synchronize()
     return time.perf_counter()
