@@ -50,6 +50,8 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("training", "--rounds 3 --batch 16 --files 4", ("net", "beside"), "ratio"),
+    Benchmark("training_memory", "", ("images",), "ratio"),
+    Benchmark("startup", "", ("what",), "ratio"),
     Benchmark("freed_memory", "--batch 16 --turns 3", ("net",), "ratio"),
     Benchmark("channels_last", "--batch 8 --steps 3", ("net",), "ratio"),
     Benchmark("input_pipeline", "--files 8 --warm-images 2000", ("files", "pipeline"), "warm / plain"),

@@ -40,7 +40,12 @@ def run(words: list[str], folder: Path) -> Cost:
 def sweep(folder: Path, trials: int) -> list[float]:
     """Seconds of each trial but the first without those of its epochs: the first one imports what all need."""
     words = ["run.py", "-m", "hparams_search=study", "study_name=bench", *SMALL, f"hydra.sweeper.n_trials={trials}"]
-    searched = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "trainer.max_epochs=1", "callbacks=quiet", "hydra/pruner=none"]
+    searched = [
+        "optimizer.lr=tag(log,interval(1e-4,1e-2))",
+        "trainer.max_epochs=1",
+        "callbacks=quiet",
+        "hydra/pruner=none",
+    ]
     run([*words, *searched], folder)
     place = folder / "logs" / "sweeps" / "bench"
     table = pd.read_csv(place / "trials.csv").sort_values("number")

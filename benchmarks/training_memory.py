@@ -1,9 +1,9 @@
 """How much memory training on many images takes: python benchmarks/training_memory.py --images 100000.
 
-A made-up cache of images of 224 px, all black, and a table of as many rows go through the datamodule, the module and the
-trainer of a run for some steps. Memory is what the process holds for itself (RssAnon of /proc/self/status, so Linux
-only), at its largest after a step. The images are a map of the cache's file: that is the system's page cache, given back
-when others need memory, and shared by all processes that train on it.
+A made-up cache of images of 224 px, all black, and a table of as many rows go through the datamodule, the module and
+the trainer of a run for some steps. Memory is what the process holds for itself (RssAnon of /proc/self/status, so Linux
+only), at its largest after a step. The images are a map of the cache's file: that is the system's page cache, given
+back when others need memory, and shared by all processes that train on it.
 
 The ratio is that of the images' own size to this memory: what holding them all in memory would take at least.
 """
