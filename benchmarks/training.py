@@ -20,6 +20,7 @@ import argparse
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -211,7 +212,14 @@ def train_from_files(turns: Turns, job: Job, encoding: str) -> None:
     optimizer = torch.optim.AdamW(net.train().parameters(), lr=0.003, weight_decay=0.01)
     paths = sorted(str(path) for path in (job.folder / encoding).iterdir())
     files = Repeated(paths, job.batch * 100_000)
-    for image, label in DataLoader(files, job.batch, num_workers=os.cpu_count() or 1, pin_memory=job.device == "cuda"):
+    loader = DataLoader(
+        files,
+        job.batch,
+        num_workers=os.cpu_count() or 1,
+        pin_memory=job.device == "cuda",
+        multiprocessing_context="fork",
+    )
+    for image, label in loader:
         loss = nn.functional.cross_entropy(net(image.to(device)), label.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -283,8 +291,10 @@ class Way:
 
     def stop(self) -> None:
         """End it and its loader processes."""
-        if self.process.is_alive():
+        try:
             os.killpg(self._group, signal.SIGKILL)
+        except ProcessLookupError:  # it has no group yet, or has ended
+            self.process.kill()
         self.process.join()
 
     def _receive(self) -> Turn | None:
@@ -298,7 +308,7 @@ class Way:
     @property
     def _group(self) -> int:
         assert self.process.pid is not None
-        return os.getpgid(self.process.pid)
+        return self.process.pid
 
 
 def run_alone(train: Callable[..., None], connection: Connection, job: Job, steps: int, *words: str) -> None:
@@ -374,6 +384,7 @@ def write_large(folder: Path, encodings: list[str], count: int) -> None:
 
 def main() -> None:
     """Write the images, measure net by net and print the table."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # no way is left standing still
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--encodings", nargs="*", choices=ENCODINGS, default=list(ENCODINGS))
