@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 # Processes that may not keep their bytecode compile torch anew at each start.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: demo test test-slow verify lint format clean
+.PHONY: demo test test-slow verify bench lint format clean
 
 # Reinstalled when the dependencies change.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -28,6 +28,9 @@ test-slow: $(INSTALLED)
 
 verify: $(INSTALLED)
 	$(BIN)/python -m pytest -m verify
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run_all.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

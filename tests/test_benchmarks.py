@@ -118,3 +118,22 @@ def test_the_reference_table_tells_what_is_finished(tmp_path, monkeypatch, capsy
     assert len([line for line in lines if "reference_c_coatnet" in line]) == 2
     assert "| 0.950 (" in lines[-1]
     assert (tmp_path / "table.md").read_text().strip() == "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_training_is_put_beside_every_other_way(capfd):
+    command = [sys.executable, str(BENCHMARKS / "training.py"), "--nets", "custom_cnn", "--batch", "4"]
+    subprocess.run([*command, "--rounds", "1", "--files", "2", "--encodings", "png"], check=True, timeout=600)
+    rows = [line for line in capfd.readouterr().out.splitlines() if line.startswith("│ custom_cnn")]
+    assert [line.split("│")[2].strip() for line in rows] == ["bare loop", "files: png"]
+    for ours, other, ratio in (re.findall(r" (\d+\.\d+) ", line)[:3] for line in rows):
+        assert float(ratio) == pytest.approx(float(ours) / float(other), rel=0.05, abs=0.01)
+
+
+@pytest.mark.slow
+def test_memory_of_training_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["training_memory.py", "--images", "200", "--steps", "2", "--batch", "4"])
+    monkeypatch.setattr("cxr.memory.keep_freed_memory", lambda: None)
+    runpy.run_path(str(BENCHMARKS / "training_memory.py"), run_name="__main__")
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ 200 "))
+    assert float(row.split("│")[3]) > 0

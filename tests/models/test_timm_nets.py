@@ -8,6 +8,7 @@ import torch
 
 from cxr.errors import ConfigError, WeightsError
 from cxr.models.build import build_net
+from cxr.models.head import recompute_activations
 
 RESNET, VIT = "test_resnet.r160_in1k", "test_vit.r160_in1k"
 
@@ -229,3 +230,22 @@ def test_an_architecture_without_weights_is_named():
 def test_values_outside_their_range_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
         build_net("timm", 2, **arguments)
+
+
+@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "densenet121"])
+def test_activations_computed_twice_give_the_same_gradients(architecture):
+    torch.manual_seed(0)
+    net = build_net("timm", 2, architecture=architecture, img_size=32, in_channels=1).train()
+    image, gradients = torch.randn(3, 1, 32, 32), []
+    for _ in range(2):
+        net.zero_grad()
+        net(image).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in net.parameters()])
+        recompute_activations(net)
+    for kept, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, kept)
+
+
+def test_a_net_that_cannot_compute_twice_is_told():
+    with pytest.raises(ConfigError, match="can compute its activations twice with grad_checkpointing=true, got one"):
+        recompute_activations(build_net("custom_cnn", 2))

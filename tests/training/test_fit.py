@@ -271,7 +271,9 @@ def test_too_little_memory_of_a_gpu_names_the_values_that_keep_the_update(compos
 
     config = compose_run(tmp_path / "run", "data.batch_size=24")
     experiment = SimpleNamespace(config=config, task=None, datamodule=None, trainer=SimpleNamespace(fit=fail))
-    message = "out of memory with data.batch_size=24; halve it and double trainer.accumulate_grad_batches, or set"
+    message = (
+        "out of memory with data.batch_size=24; set data.largest_batch=true, which keeps the images of an update, or"
+    )
     with pytest.raises(TrainingError, match=message):
         train(experiment)
 

@@ -17,6 +17,7 @@ from cxr.data.sampling import epoch_order
 from cxr.errors import DataError
 
 Batch = dict[str, torch.Tensor]
+ROWS_AT_ONCE = 1024
 
 
 class ImageDataset(Dataset[Batch]):
@@ -37,6 +38,21 @@ class ImageDataset(Dataset[Batch]):
             raise DataError(f"expected one label for each of {len(images)} images, got {len(labels)} labels")
         self._images = images
         self._labels = labels
+        self._resident: torch.Tensor | None = None
+
+    def keep_on(self, device: torch.device) -> None:
+        """Hold every stored image in the memory of `device`, where batches are gathered from now on."""
+        chunks = np.array_split(np.arange(len(self)), -(-len(self) // ROWS_AT_ONCE))
+        first = self._read(chunks[0][:1])
+        resident = torch.empty((len(self), *first.shape[1:]), dtype=first.dtype, device=device)
+        for rows in chunks:
+            resident[rows[0] : rows[-1] + 1] = self._read(rows)
+        self._resident = resident
+
+    @property
+    def stored_bytes(self) -> int:
+        """What `keep_on` would take."""
+        return len(self) * self._read(np.zeros(1, dtype=np.int64)).nbytes
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -51,14 +67,20 @@ class ImageDataset(Dataset[Batch]):
         """
         key = np.asarray(keys, dtype=np.int64)
         rows = key % len(self)
-        stored = self._images[rows]
-        if stored.dtype == np.uint16:
-            stored = stored.astype(np.float32)
         return {
-            "image": torch.from_numpy(stored),
+            "image": self._gather(rows),
             "label": torch.from_numpy(self._labels[rows]),
             "key": torch.from_numpy(key),
         }
+
+    def _gather(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        if self._resident is None:
+            return self._read(rows)
+        return self._resident[torch.from_numpy(rows).to(self._resident.device, non_blocking=True)]
+
+    def _read(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        stored = self._images[rows]
+        return torch.from_numpy(stored.astype(np.float32) if stored.dtype == np.uint16 else stored)
 
     def __getitem__(self, key: int) -> Batch:
         """One sample: image (h, w), label () and key ()."""

@@ -17,7 +17,8 @@ from cxr.data.samples import label_array, require_every_class, target_names
 from cxr.errors import ConfigError, require_extra
 from cxr.evaluation.operating_point import parse_rule
 from cxr.imaging.preprocess import Preprocess
-from cxr.models.head import Classifier
+from cxr.models.head import Classifier, recompute_activations
+from cxr.training.batch_size import repeat_batch_size, settle_batch_size
 from cxr.training.building import build, plain
 from cxr.training.callbacks.averaging import MovingAverage
 from cxr.training.callbacks.checkpoint import AtomicCheckpointIO
@@ -80,6 +81,7 @@ def assemble(config: DictConfig) -> Experiment:
     config = settle_checkpoint(settle_precision(config))
     parse_rule(config.operating_point)
     folder = RunFolder(Path(config.paths.output_dir))
+    config = repeat_batch_size(config, folder)
     if config.ckpt_path is not None:
         check_same_recipe(plain(config), folder)
     loggers = build_loggers(config)
@@ -94,6 +96,9 @@ def assemble(config: DictConfig) -> Experiment:
     net = build_starting_net(config, dataset.class_names)
     preprocess = net.input_contract.complete(Preprocess.from_dict(plain(config.preprocess)))
     net.input_contract.check(preprocess, net_config["name"])
+    if config.grad_checkpointing:
+        recompute_activations(net)
+    config = settle_batch_size(config, net)
     if config.compile:
         net.compile()
     images = open_images(config, preprocess)
@@ -105,7 +110,7 @@ def assemble(config: DictConfig) -> Experiment:
     augment, mixing = make_augment(plain(config.augment), config.seed)
     datamodule = ChestDataModule(
         cohort.samples, images, preprocess, augment, config.sampler.mode, config.data.batch_size,
-        config.data.num_workers, config.seed, mixing,
+        config.data.num_workers, config.seed, mixing, config.data.device_cache,
     )  # fmt: skip
     start = {"images": cohort.report["fingerprint"], "folder": str(folder.root), "checkpoint": str(config.ckpt_path)}
     trainer = build_trainer(config, loggers, start)

@@ -22,6 +22,8 @@ from cxr.data.mixing import Mixing
 from cxr.data.samples import label_array
 from cxr.imaging.preprocess import Preprocess
 
+SHARE_OF_FREE = 0.25
+
 
 class ChestDataModule(pl.LightningDataModule):
     """Batches of ``image`` (B, C, H, W) float32 in the net's range, ``label`` and ``key`` (B,) int64.
@@ -39,6 +41,8 @@ class ChestDataModule(pl.LightningDataModule):
         num_workers: Loader processes; 0 is fastest where images come decoded from the cache.
         seed: The run's seed.
         mixing: What mixes the images of a training batch, or None.
+        device_cache: Whether the training images lie in the memory of the device: True, False, or "auto": on a GPU
+            where they take no more than a quarter of what is free.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class ChestDataModule(pl.LightningDataModule):
         num_workers: int,
         seed: int,
         mixing: Mixing | None = None,
+        device_cache: bool | str = False,
     ) -> None:
         super().__init__()
         self.parts = {str(part): rows.reset_index(drop=True) for part, rows in samples.groupby("split")}
@@ -62,12 +67,17 @@ class ChestDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.mixing = Mixing() if mixing is None else mixing
+        self.device_cache = device_cache
         self.datasets: dict[str, ImageDataset] = {}
+        self.resident: set[str] = set()
 
     def setup(self, stage: str) -> None:
-        """Open the stored images of each part."""
+        """Open the stored images of each part, those to train on where they will be used."""
         for part in self.parts.keys() - self.datasets.keys():
             self.datasets[part] = ImageDataset(self._open(part), self._labels(part))
+            if part == "train" and self._belongs_on_device(self.datasets[part]):
+                self.datasets[part].keep_on(self.trainer.strategy.root_device)
+                self.resident.add(part)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches in the order of the epoch; a last batch of a single image is left out (batch norm)."""
@@ -122,6 +132,12 @@ class ChestDataModule(pl.LightningDataModule):
         """The epoch about to be trained: Lightning fetches a resumed run's first batch before it tells the sampler."""
         return 0 if self.trainer is None else int(self.trainer.fit_loop.epoch_progress.current.processed)
 
+    def _belongs_on_device(self, dataset: ImageDataset) -> bool:
+        if self.device_cache != "auto" or self.trainer is None:
+            return self.trainer is not None and bool(self.device_cache)
+        device = self.trainer.strategy.root_device
+        return device.type == "cuda" and self.num_workers == 0 and fits_beside(dataset.stored_bytes, device)
+
     def _open(self, part: str) -> StoredImages:
         table = self.parts[part]
         return self.images.open(table["image_path"].tolist(), table["content_hash"].tolist())
@@ -135,8 +151,14 @@ class ChestDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=keep_batch,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available() and part not in self.resident,
             generator=torch.Generator(),  # of its own: an iterator draws from it, and dropout must not notice
             persistent_workers=self.num_workers > 0,
             **options,
         )
+
+
+def fits_beside(needed: int, device: torch.device) -> bool:
+    """Whether so many bytes leave a GPU most of its free memory, for the net and its activations."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return needed <= SHARE_OF_FREE * free

@@ -182,8 +182,8 @@ def train(experiment: Experiment) -> None:
             )
     except torch.cuda.OutOfMemoryError as error:
         raise TrainingError(
-            f"the GPU ran out of memory with data.batch_size={config.data.batch_size}; halve it and double "
-            "trainer.accumulate_grad_batches, or set trainer.precision=bf16-mixed"
+            f"the GPU ran out of memory with data.batch_size={config.data.batch_size}; set "
+            "data.largest_batch=true, which keeps the images of an update, or grad_checkpointing=true for a net of timm"
         ) from error
 
 

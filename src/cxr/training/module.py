@@ -96,9 +96,13 @@ class ClassificationTask(pl.LightningModule):
         """Loss of one batch; nothing here waits for the device."""
         logits = self(batch["image"])
         loss = self._loss_of(logits, batch)
-        self.log("train/loss", loss, prog_bar=True, **EPOCH_MEAN, batch_size=len(logits))
-        self.log("train/accuracy", count_right(logits, batch["label"]), **EPOCH_MEAN, batch_size=len(logits))
+        self.log_step(loss.detach(), logits.detach(), batch["label"])
         return loss
+
+    def log_step(self, loss: Tensor, logits: Tensor, label: Tensor) -> None:
+        """Add a training batch to the means of its epoch."""
+        self.log("train/loss", loss, prog_bar=True, **EPOCH_MEAN, batch_size=len(logits))
+        self.log("train/accuracy", count_right(logits, label), **EPOCH_MEAN, batch_size=len(logits))
 
     def _loss_of(self, logits: Tensor, batch: Batch) -> Tensor:
         """Of mixed images, the losses of both labels by their shares."""
