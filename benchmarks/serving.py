@@ -330,7 +330,7 @@ def print_rounds(rounds: dict[tuple[str, int], list[Round]], peaks: dict[str, fl
         "images/s",
         "x plain",
         "p50 ms",
-        "x plain",
+        "p50 x plain",
         "p95",
         "p99",
         "not 200",
