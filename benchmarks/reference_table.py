@@ -100,15 +100,18 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="large nets see all images too: for a GPU")
     parser.add_argument("--table", action="store_true", help="run nothing")
     options = parser.parse_args()
-    out = options.out.absolute()
+    out = options.out.absolute() / "full" if options.full else options.out.absolute()
+    failed: list[str] = []
     wanted = [row for row in ROWS if options.rows is None or row.name in options.rows]
     for row in wanted:
-        if not options.table and is_missing(row, out) and has_data(row, options.data):
-            run(row, out, options.data, options.full)
+        if not options.table and goes_on(row, out) and has_data(row, options.data):
+            failed += [row.name] * (run(row, out, options.data, options.full) != 0)
     out.mkdir(parents=True, exist_ok=True)
     table = "\n".join(tell(wanted, out))
     (out / "table.md").write_text(table + "\n")
     print(table)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def has_data(row: Row, data: Path | None) -> bool:
@@ -122,11 +125,20 @@ def is_missing(row: Row, out: Path) -> bool:
     return not any((out / row.name / name).exists() for name in ("summary.json", "report.html"))
 
 
-def run(row: Row, out: Path, data: Path | None, full: bool) -> None:
-    """Carry out a row, or what is missing of it."""
+def recipe_words(row: Row, out: Path) -> list[str]:
+    """The words of a row, with the folders of the rows that it names."""
+    return row.words.replace("<", f"{out}/").replace(">", "").split()
+
+
+def goes_on(row: Row, out: Path) -> bool:
+    """Whether there is anything to do; an AutoML that was stopped is finished for now, and says itself what is left."""
+    return is_missing(row, out) or "plan=automl" in row.words
+
+
+def run(row: Row, out: Path, data: Path | None, full: bool) -> int:
+    """Carry out a row, or what is missing of it; returns the exit status."""
     folder = out / row.name
-    recipe = row.words.replace("<", f"{out}/").replace(">", "").split()
-    words = [*recipe, *([] if full else row.budget.split()), "logger=none", f"hydra.run.dir={folder}"]
+    words = [*recipe_words(row, out), *([] if full else row.budget.split()), "logger=none", f"hydra.run.dir={folder}"]
     if row.data in FOLDERS:
         words.append(f"paths.data_dir={data}")
     last = folder / "checkpoints" / "last.ckpt"
@@ -136,7 +148,7 @@ def run(row: Row, out: Path, data: Path | None, full: bool) -> None:
         words.append(f"ckpt_path={last}")
     script = "run.py" if "plan=" in row.words else "train.py"
     print(f"{row.name}: python {script} {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, ROOT / script, *words], check=False)
+    return subprocess.run([sys.executable, ROOT / script, *words], check=False).returncode
 
 
 def tell(rows: list[Row], out: Path) -> Iterator[str]:

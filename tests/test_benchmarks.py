@@ -94,7 +94,9 @@ TABLE = runpy.run_path(str(BENCHMARKS / "reference_table.py"))
 def test_every_row_of_the_reference_table_composes(row):
     prepare_environment()
     with initialize_config_dir(str(BENCHMARKS.parent / "configs")):
-        config = compose("run", [*row.words.split(), *row.budget.split(), "paths.output_dir=x", "run_name=x"])
+        config = compose(
+            "run", [*TABLE["recipe_words"](row, Path("out")), *row.budget.split(), "paths.output_dir=x", "run_name=x"]
+        )
     assert config.net.get("pretrained", False) is False
     assert config.net.get("weights") is None
     assert (config.get("plan") is not None) == ("plan=" in row.words)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cxr.cli import main
-from cxr.commands.ensemble import parse_weights, read_members
+from cxr.commands.ensemble import make_ensemble, parse_weights, read_members
 from cxr.errors import ConfigError, DataError
 from cxr.evaluation.ledger import FILE, read_ledger
 from cxr.evaluation.predictions import read_predictions, write_predictions
@@ -90,9 +90,18 @@ def plan(tmp_path):
     return made
 
 
-def test_a_plan_of_another_kind_is_refused(plan):
-    with pytest.raises(ConfigError, match="expected runs, plan=cv or plan=seeds, but .* is of plan=ovr"):
-        list(read_members(plan("ovr")))
+@pytest.mark.parametrize("kind", ["ovr", "automl"])
+def test_a_plan_of_another_kind_is_refused(plan, kind):
+    folder = plan(kind)
+    if kind == "automl":  # which has no runs
+        (folder / "runs.csv").unlink()
+    with pytest.raises(ConfigError, match=f"expected runs, plan=cv or plan=seeds, but .* is of plan={kind}"):
+        list(read_members(folder))
+
+
+def test_a_run_counts_once(runs):
+    with pytest.raises(ConfigError, match=f"expected different runs, got {runs[0]} twice; name each once"):
+        make_ensemble([runs[0], runs[1], runs[0]], "soft", None, False, False, runs[0].parent / "twice")
 
 
 def test_a_plan_that_is_not_finished_is_refused(plan):

@@ -130,6 +130,20 @@ def test_the_file_of_vgg_is_read_with_its_dense_layers(weights_file):
     assert net.input_contract.mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        *("vgg16", "mobilenetv1_100", "mobilenetv2_050", "mobilenetv3_small_100", "mobilenetv4_conv_small"),
+        *("resnetv2_50", "efficientnet_b0", "convnext_tiny"),
+        *("coatnet_0_rw_224", "coatnet_1_rw_224", "coatnet_2_rw_224", "coatnet_3_rw_224", "coatnet_4_224"),
+    ],
+)
+def test_every_architecture_that_the_recipes_name_gives_k_logits(architecture):
+    with torch.device("meta"), torch.no_grad():
+        net = build_net("timm", 3, architecture=architecture, in_channels=1, img_size=(224, 224)).eval()
+        assert net(torch.empty(1, 1, 224, 224)).shape == (1, 3)
+
+
 @pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "test_convnext", "test_efficientnet"])
 def test_every_family_gives_exactly_k_logits(architecture):
     net = build_net("timm", 3, architecture=architecture, in_channels=1).eval()
@@ -197,10 +211,11 @@ def test_without_network_the_error_names_the_remedies(caches, monkeypatch):
         build_net("timm", 2, architecture=RESNET, pretrained=True)
 
 
-def test_a_file_of_another_net_is_refused(weights_file):
-    _, path = weights_file(VIT)
-    with pytest.raises(WeightsError, match=rf"expected .* to hold the weights of {RESNET}, got .*conv1"):
-        build_net("timm", 2, architecture=RESNET, pretrained=True, weights_path=str(path))
+@pytest.mark.parametrize(("architecture", "told"), [(RESNET, "conv1"), ("convnext_atto", "fc.weight")])
+def test_a_file_of_another_net_is_refused(weights_file, architecture, told):
+    _, path = weights_file(VIT if architecture == RESNET else RESNET)
+    with pytest.raises(WeightsError, match=rf"expected .* to hold the weights of {architecture}, got .*{told}"):
+        build_net("timm", 2, architecture=architecture, pretrained=True, weights_path=str(path))
 
 
 def test_a_classifier_of_any_width_may_be_in_the_file(tmp_path):

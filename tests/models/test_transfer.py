@@ -30,6 +30,7 @@ STAGES = [
     ("timm", {"architecture": "mobilenetv4_conv_small"}, ["bn1", *FIVE_BLOCKS, "norm_head"]),
     ("timm", {"architecture": "resnetv2_50"}, RESNETV2),
     ("timm", {"architecture": "coatnet_0_rw_224"}, ["stem", "stages.0", "stages.1", "stages.2", "norm"]),
+    ("timm", {"architecture": "convnext_atto"}, ["stem", *(f"stages.{number}" for number in range(4)), "head.norm"]),
     ("timm", {"architecture": "efficientnet_b0"}, ["bn1", *FIVE_BLOCKS, "blocks.5", "bn2"]),
 ]
 

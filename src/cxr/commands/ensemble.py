@@ -47,6 +47,7 @@ def make_ensemble(
     if snapshots:
         sources = [folder for source in sources for folder in make_snapshots(source, out / "snapshots")]
     members = [member for source in sources for member in read_members(source)]
+    check_different([run for member in members for run in member.runs])
     config = read_config(members[0].runs[0])
     ensemble = fit_ensemble(members, rule, parse_weights(weights), out.name, config["operating_point"])
     outside = read_outside(sources[0]) if test else None
@@ -63,6 +64,14 @@ def make_ensemble(
     return told, write_page(out)
 
 
+def check_different(runs: Sequence[Path]) -> None:
+    """Raise ConfigError where a run is there twice, which would count it twice."""
+    places = [run.resolve() for run in runs]
+    twice = [run for number, run in enumerate(runs) if places[number] in places[:number]]
+    if twice:
+        raise ConfigError(f"expected different runs, got {twice[0]} twice; name each once")
+
+
 def read_members(source: Path) -> Iterator[Member]:
     """A run by itself, each run of plan=seeds, or plan=cv as one.
 
@@ -74,6 +83,8 @@ def read_members(source: Path) -> Iterator[Member]:
     if plan is None:
         yield read_run(source, name_of(source))
         return
+    if plan not in ("cv", "seeds"):
+        raise ConfigError(f"expected runs, plan=cv or plan=seeds, but {source} is of plan={plan}; see its own folders")
     if not (source / "runs.csv").is_file():
         raise DataError(
             f"expected a finished plan, but {source} has no runs.csv; continue it with plan.folder={source}"
@@ -81,10 +92,8 @@ def read_members(source: Path) -> Iterator[Member]:
     runs = [source / str(run) for run in pd.read_csv(source / "runs.csv")["run"]]
     if plan == "cv":
         yield read_recipe(source, name_of(runs[0]))
-    elif plan == "seeds":
-        yield from (read_run(run, name_of(run)) for run in runs)
     else:
-        raise ConfigError(f"expected runs, plan=cv or plan=seeds, but {source} is of plan={plan}; see its own folders")
+        yield from (read_run(run, name_of(run)) for run in runs)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from cxr.ensemble.members import POOLED, Floats, Member, Rows, align
 from cxr.ensemble.selection import select_weights
 from cxr.ensemble.stacking import fit_stack
 from cxr.errors import ConfigError
-from cxr.evaluation.calibration import fit_scaling
+from cxr.evaluation.calibration import fit_scaling, fit_temperature
 from cxr.evaluation.predictions import make_predictions
 from cxr.evaluation.report.decisions import describe_abstention, describe_points
 from cxr.evaluation.report.material import Question
 from cxr.inference.bundle import Fitted
-from cxr.inference.combine import Rule, to_logits
+from cxr.inference.combine import WINNER_DEFINED, Rule, to_logits
 from cxr.scaling import UNSCALED, Scaling
 
 RULES = ("soft", "majority", "stack")
@@ -108,7 +108,8 @@ def combine_runs(
     names = members[0].class_names if class_names is None else class_names
     kept, rule = _drop_silent(len(members), rule)
     parts = {part: rows.of_members(kept) for part, rows in parts.items()}
-    scaling = fit_scaling(parts["val"].target, to_logits(rule(parts["val"].probs)))
+    fit = fit_temperature if rule.name in WINNER_DEFINED else fit_scaling
+    scaling = fit(parts["val"].target, to_logits(rule(parts["val"].probs)))
     tables = {
         part: _tell(rows, rule(rows.probs), names, part, name, scaling).assign(fold=rows.table["fold"])
         for part, rows in parts.items()

@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 _LEAST_PROB = 1e-12
 ONE_VS_REST = ("one_vs_rest", "one_vs_rest_vote")
 """Rules whose member k tells class k from all others."""
+WINNER_DEFINED = (*ONE_VS_REST, "majority")
+"""Rules that say which class wins; a bias would let another one win."""
 
 
 def soft_vote(probs: npt.ArrayLike, weights: Sequence[float] | None = None) -> Floats:

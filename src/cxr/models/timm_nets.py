@@ -164,7 +164,7 @@ def _create_pretrained(architecture: str, described: Any, path: Path | None, opt
     overlay = {"state_dict": state, "custom_load": False, "label_offset": 0}
     try:
         backbone = _create(architecture, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:600]
         raise WeightsError(f"expected {path} to hold the weights of {architecture}, got {reason}; {REMEDY}") from error
     backbone.reset_classifier(0)  # type: ignore[operator]

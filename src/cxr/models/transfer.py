@@ -17,6 +17,7 @@ from cxr.errors import ConfigError
 from cxr.models.head import Classifier
 from cxr.models.weights import load_into
 
+HEAD = "head"
 OWN_STAGES = {
     "stem": r"^features\.(?:conv|norm)0",
     "blocks": [
@@ -153,7 +154,7 @@ def find_stages(net: Classifier) -> list[Stage]:
     members = [[name for name, number in number_of.items() if number == wanted] for wanted in numbers]
     owners = [name for name in number_of if _holds_tensors(net.get_submodule(name))]
     stages = [Stage(_stage_name(names, owners), tuple(names)) for names in members]
-    return [*stages, Stage("head", tuple(_parts(net.head, "head")))]
+    return [*stages, Stage(HEAD, tuple(_parts(net.head, HEAD)))]
 
 
 def hold_still(net: nn.Module, frozen: Collection[str]) -> None:
@@ -230,7 +231,8 @@ def _stage_name(names: list[str], owners: list[str]) -> str:
     layers = [".".join(path[:depth]) for depth in range(2, len(path) + 1)]
     strangers = [name for name in owners if name not in names]
     whole = [layer for layer in layers if not any(f"{name}.".startswith(f"{layer}.") for name in strangers)]
-    return whole[0].removeprefix("backbone.") if whole else "backbone"
+    name = whole[0].removeprefix("backbone.") if whole else "backbone"
+    return ".".join(path[1:]) if name == HEAD else name  # of two heads, the net's own is called so
 
 
 def _parts(module: nn.Module, prefix: str) -> list[str]:

@@ -202,12 +202,19 @@ def write_run_bundle(experiment: Experiment, folder: RunFolder) -> None:
         "versions": {name: version(name) for name in ("cxr-lab", "torch", "torchvision", "timm")},
         "metrics": folder.read_metrics(),
         "parameters": count_parameters(experiment.task.net)["total"],
+        "frozen_backbone": is_backbone_frozen(experiment.config),
     }
     write_bundle(
         folder.root / "bundle", experiment.task.net, experiment.net_config, experiment.cohort.class_names,
         experiment.preprocess, extras, multilabel=bool(target_names(experiment.cohort.samples)),
         fitted=fit_beside(experiment, folder),
     )  # fmt: skip
+
+
+def is_backbone_frozen(config: DictConfig) -> bool:
+    """Whether nothing but the head learnt, so that an embedding knows no label of these images."""
+    transfer = config.transfer
+    return transfer.freeze_upto == "backbone" and transfer.unfreeze_every is None and transfer.init_from is None
 
 
 def phantom_ceiling(samples: pd.DataFrame) -> float | None:

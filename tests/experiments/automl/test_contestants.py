@@ -1,14 +1,19 @@
-"""What a classical contestant learns of a fold: the rows of the others, and nothing else (A14 for the scaler)."""
+"""What a contestant learns of a fold: the rows of the others, and nothing else (A14 for the scaler)."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from sklearn.preprocessing import MinMaxScaler
 
 from cxr.classical import families
-from cxr.experiments.automl.contestants import VIEW, Classical
+from cxr.entry import prepare_environment
+from cxr.experiments.automl.contestants import VIEW, Classical, SmallCnn
 from cxr.experiments.automl.task import Task
 from cxr.experiments.automl.views import View
+from cxr.experiments.plan import PlanFolder
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.features import Features
 
@@ -58,3 +63,14 @@ def test_the_search_chooses_between_views_and_starts_with_the_last(svm):
     assert svm.space[VIEW].choices == ("half", "whole")
     half, whole = (svm.fit({**svm.first, VIEW: name}, svm.task.folds != 0) for name in ("half", "whole"))
     assert half.named_steps["scaler"].data_max_ == pytest.approx(whole.named_steps["scaler"].data_max_ / 2)
+
+
+def test_the_net_of_a_recipe_gives_way_to_the_small_one(svm, tmp_path):
+    recipe = ["experiment=reference_d_mobilenet", "net=timm", "net.architecture=resnet18", "transfer.layer_decay=0.5"]
+    cnn = SmallCnn(svm.task, PlanFolder(tmp_path), recipe, [], 1)
+    words = cnn._words({"net.filters_1": 8}, 0, tmp_path / "cnn_0" / "fold_0")
+    prepare_environment()
+    with initialize_config_dir(str(Path(__file__).parents[3] / "configs")):
+        config = compose("train", words)
+    assert (config.net.name, config.net.filters_1) == ("custom_cnn", 8)
+    assert set(config.transfer.values()) == {None}

@@ -139,6 +139,11 @@ def test_ctrl_c_concludes_with_what_there_is_and_the_test_part_stays_closed(auto
     assert len(read_predictions(folder / "predictions_test.csv")[0]) == 30
     assert len((folder.parent / "logs" / "test_openings.jsonl").read_text().splitlines()) == 1
 
+    monkeypatch.setattr(Classical, "predict", stop_at_the_second)
+    with pytest.raises(SystemExit, match="130"):
+        automl("plan.trials=9", "plan.folder=here")
+    assert "nothing is left to do" not in capsys.readouterr().out
+
 
 def test_ctrl_c_before_a_trial_ended_leaves_no_conclusion(automl, folder, monkeypatch):
     def stop(self, params, fold, trial):
@@ -232,6 +237,9 @@ def test_a_net_of_the_same_images_is_refused(automl, tmp_path):
     description.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match="must be a net of other images, but .* was trained on these"):
         automl(f"plan.features={tmp_path}/net", "plan.trials=2", "plan.folder=here")
+    values["extras"]["frozen_backbone"] = True  # then its embedding knows no labels
+    description.write_text(json.dumps(values))
+    automl(f"plan.features={tmp_path}/net", "plan.trials=2", "plan.folder=here")
 
 
 def test_a_folder_without_a_bundle():

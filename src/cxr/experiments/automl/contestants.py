@@ -40,6 +40,9 @@ CNN_SPACE: Space = {
     "net.filters_4": CategoricalDistribution([64, 128]),
     "net.drop_rate": FloatDistribution(0.0, 0.5),
 }
+FROM_RANDOM_WEIGHTS = tuple(
+    f"transfer.{name}=null" for name in ("init_from", "pretrained_upto", "freeze_upto", "unfreeze_every", "layer_decay")
+)
 CNN_FIRST = {"optimizer.lr": 3e-3, "net.filters_1": 16, "net.filters_4": 128, "net.drop_rate": 0.2}
 
 
@@ -149,10 +152,10 @@ class SmallCnn:
 
     def _words(self, params: Mapping[str, Any], fold: int, run: Path) -> list[str]:
         """Of whatever net the recipe is, this is the small one; the folds were made of what the leak gate links."""
-        words = [one for one in self.words if not one.startswith("net=")]
+        words = [one for one in self.words if not one.startswith(("net=", "net.", "transfer."))]
         searched = [f"{key}={value}" for key, value in params.items()]
         return [
-            *words, "net=custom_cnn", *searched, "data.leak_gate=off", "report=false",
+            *words, "net=custom_cnn", *FROM_RANDOM_WEIGHTS, *searched, "data.leak_gate=off", "report=false",
             word("run_name", f"{run.parent.name}-{run.name}"),
             word("data.split_file", self.folder.split(run.name)), word("hydra.run.dir", run),
         ]  # fmt: skip

@@ -100,6 +100,8 @@ def _search_and_conclude(
         console.print("stopped: concluding with what there is, the test part left closed; once more ends at once")
         interrupted, test = error, None
     if is_concluded(race, test):
+        if interrupted is not None:
+            raise interrupted
         console.print(f"nothing is left to do; raise plan.budget_minutes for more trials; plan folder: {race.folder}")
         return None
     conclusion = conclude(race, config, plan.ensemble_size, test)
@@ -129,7 +131,8 @@ def _make_views(plan: AutoML, config: DictConfig, samples: pd.DataFrame, pool: p
         return make_pixel_views(preprocess, open_images(open_store(config, preprocess), *files), plan.featurize)
     bundle = find_bundle(plan.features)
     net = load_net(bundle)
-    _check_other_images(net.extras.get("data_fingerprint"), (samples, pool), bundle)
+    if not net.extras.get("frozen_backbone", False):
+        _check_other_images(net.extras.get("data_fingerprint"), (samples, pool), bundle)
     images = open_images(open_store(config, net.preprocess), *files)
     return make_embedding_view(net, images, files[1], Path(config.paths.cache_dir) / "embeddings", bundle)
 
@@ -139,7 +142,8 @@ def _check_other_images(learnt: object, tables: Sequence[pd.DataFrame], bundle: 
     if learnt in [fingerprint(table) for table in tables]:
         raise ConfigError(
             f"plan.features must be a net of other images, but {bundle} was trained on these, so its embedding knows "
-            "their labels and every score would be too good; give a net trained elsewhere"
+            "their labels and every score would be too good; give a net trained elsewhere, or one with "
+            "transfer.freeze_upto=backbone"
         )
 
 
