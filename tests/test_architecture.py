@@ -23,6 +23,7 @@ FLOORS = [
     ["compose"],
     ["serving"],
     ["commands"],
+    ["parsers"],
     ["cli"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

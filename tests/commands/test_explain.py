@@ -7,9 +7,10 @@ import shutil
 import pandas as pd
 import pytest
 
-from cxr.cli import SALIENCY_METHODS, main
+from cxr.cli import main
 from cxr.evaluation.predictions import read_predictions
 from cxr.inference.saliency import METHODS
+from cxr.parsers.explain import SALIENCY_METHODS
 from cxr.training.fit import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:the test part has")

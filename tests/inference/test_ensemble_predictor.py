@@ -10,7 +10,7 @@ from cxr.errors import ConfigError, WeightsError
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.bundle import Fitted, load_bundle, write_bundle, write_ensemble
 from cxr.inference.combine import Rule
-from cxr.inference.cost import measure_cost
+from cxr.inference.cost import has_cost, measure_cost
 from cxr.inference.description import DESCRIPTION
 from cxr.inference.ensemble_predictor import EnsemblePredictor, list_members
 from cxr.inference.net_shares import find_nets
@@ -221,5 +221,6 @@ def test_an_ensemble_costs_what_its_members_cost(bundles, tmp_path):
 
 
 def test_the_cost_of_what_is_no_net_is_refused():
-    with pytest.raises(ConfigError, match="expected nets to measure the cost of, .*--no-costs"):
+    assert not has_cost(ensemble(fixed(1, 0, 0)))
+    with pytest.raises(ConfigError, match="expected nets to measure the cost of, .*leave it out"):
         measure_cost(ensemble(fixed(1, 0, 0)))

@@ -1,1 +1,1 @@
-"""What the sub-commands of `cxr` do. The words of the command line are for `cxr.cli`."""
+"""What the sub-commands of `cxr` do. The words of the command line are for `cxr.parsers`."""
