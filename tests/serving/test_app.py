@@ -2,6 +2,7 @@ import asyncio
 import base64
 import io
 import re
+import shutil
 from typing import get_args
 
 import httpx2
@@ -108,6 +109,24 @@ def test_the_answer_is_explained_unless_another_class_is_asked_for(client, png):
     answer = send(client, png, path="/v1/explain?label=nothing")
     assert answer.status_code == 400
     assert "expected a label among normal, pneumonia" in answer.json()["error"]["message"]
+
+
+def test_the_map_is_of_the_model_that_answers(bundle, make_settings, png, tmp_path):
+    for name in ("old", "new"):
+        shutil.copytree(bundle, tmp_path / name)
+    link = tmp_path / "current"
+    link.symlink_to("old")
+    with TestClient(make_app(make_settings(bundle=link))) as client:
+        link.unlink()
+        link.symlink_to("nowhere")
+        assert send(client, png, path="/v1/explain").status_code == 200
+    link.unlink()
+    link.symlink_to("new")
+    with TestClient(make_app(make_settings(bundle=link))) as client:
+        described = tmp_path / "new" / "bundle.json"
+        described.write_text(described.read_text() + "\n")
+        answer = send(client, png, path="/v1/explain")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "changed")
 
 
 def test_a_model_without_a_net_has_no_map(client, png, monkeypatch):

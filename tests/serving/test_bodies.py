@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr.errors import ImageError
-from cxr.serving.bodies import MOST_VALUES, Form, Memory, parse_json, read_json
+from cxr.serving.bodies import MOST_LISTS, MOST_VALUES, Form, Memory, parse_json, read_json
 from cxr.serving.refusal import Refusal
 from cxr.serving.settings import Limits
 
@@ -120,6 +120,9 @@ def test_other_json(body):
 def test_json_of_too_many_values_is_not_parsed():
     with pytest.raises(Refusal, match=f"at most {MOST_VALUES} values"):
         parse_json(b"," * (MOST_VALUES + 1))
+    nested = b"[" * 500 + b"]" * 500
+    with pytest.raises(Refusal, match=f"and {MOST_LISTS} lists"):
+        parse_json(b"[" + b",".join([nested] * (MOST_LISTS // 500)) + b"]")
 
 
 def test_memory_is_given_back():

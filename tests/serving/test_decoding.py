@@ -124,6 +124,8 @@ def test_closing_ends_the_processes():
         b"no json", b"[]", b"{}", b"null", b'{"shape": [1], "view": "pa", "subject": "elsewhere"}',
         b'{"shape": [1, 2], "view": "x", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa", "subject": "DOE"}',
         b'{"shape": [1, "a"], "view": "pa", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa"}',
+        b'{"shape": [0, 2], "view": "pa", "subject": "elsewhere"}', b"[" * 8000,
+        b'{"shape": [1e999, 1], "view": "pa", "subject": "elsewhere"}',
         b'{"shape": 3, "view": "pa", "subject": "elsewhere"}',
     ],
 )  # fmt: skip

@@ -98,6 +98,7 @@ REDIRECTS = {
     "user": (f"http://{HOST}@evil.example/", "with @ before"),
     "file": ("file:///etc/passwd", "begins with https"),
     "data": ("data:text/plain,hello", "https://host/path"),
+    "open bracket": ("//[evil/", "a redirect to a URL, got something else"),
     "backslash": ("/\\evil.example/", "redirect to a URL of plain ASCII"),
     "backslashes": ("\\\\evil.example/", "redirect to a URL of plain ASCII"),
     "tab": ("//evil\t.example/", "redirect to a URL of plain ASCII"),

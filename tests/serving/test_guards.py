@@ -165,6 +165,7 @@ def test_signing_in_with_a_wrong_key(world):
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://[evil"}, 403),
     ],
 )
 def test_a_sign_in_form_of_another_site(world, headers, status):

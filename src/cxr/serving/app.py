@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +40,7 @@ def make_app(settings: Settings) -> FastAPI:
         WeightsError: There is no bundle, or it is damaged.
         ConfigError: A setting cannot be used.
     """
+    settings = replace(settings, bundle=settings.bundle.resolve())  # a link may lead elsewhere by and by
     facts, measures = read_facts(settings.bundle), Measures()
 
     @asynccontextmanager

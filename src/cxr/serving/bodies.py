@@ -30,7 +30,7 @@ FILES = "files"
 FORM, JSON = b"multipart/form-data", b"application/json"
 SECONDS_TO_WAIT = 1.0
 NUMBERS = {int, float}
-MOST_VALUES = 4_000_000
+MOST_VALUES, MOST_LISTS = 4_000_000, 100_000
 """Of a JSON body: each takes many times the memory of its text. Counted before it is parsed, by its commas."""
 
 
@@ -249,8 +249,8 @@ def parse_json(content: bytes) -> Mapping[str, Any]:
     Raises:
         Refusal: It is none.
     """
-    if content.count(b",") > MOST_VALUES:
-        message = f"expected at most {MOST_VALUES} values in JSON, got more; send large images as files"
+    if content.count(b",") > MOST_VALUES or content.count(b"[") + content.count(b"{") > MOST_LISTS:
+        message = f"expected at most {MOST_VALUES} values and {MOST_LISTS} lists in JSON, got more; send files instead"
         raise Refusal(413, "too_large", message)
     try:
         body = json.loads(content, parse_constant=_refuse_constant)

@@ -141,9 +141,11 @@ def _read_head(content: bytes) -> dict[str, Any]:
         if "error" in head:
             return {"error": head["error"]}
         height, width = (int(side) for side in head["shape"])
+        if min(height, width) < 1:
+            raise ValueError(f"an image of {height} x {width}")
         view, subject = VIEWS[VIEWS.index(head["view"])], SUBJECTS[SUBJECTS.index(head["subject"])]
         return {"shape": (height, width), "view": view, "subject": subject}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise OSError("not what a decoder says") from error
 
 

@@ -97,7 +97,7 @@ async def _follow(place: Place, allowed: Sequence[AllowedHost], read: Read, netw
         found = await _get(place, read, network)
         if isinstance(found, bytes):
             return found
-        place = check_url(urljoin(place.url, found), allowed)
+        place = check_url(_join(place.url, found), allowed)
     raise _failed(f"at most {MOST_REDIRECTS} redirects, got more")
 
 
@@ -116,6 +116,13 @@ async def _get(place: Place, read: Read, network: Network) -> bytes | str:
         if headers.get(b"content-encoding", "identity").lower() != "identity":
             raise _failed("content that is not compressed, got a Content-Encoding")
         return await read(response)
+
+
+def _join(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise _failed("a redirect to a URL, got something else") from None
 
 
 def _check_location(location: str) -> str:

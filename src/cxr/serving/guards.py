@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -177,7 +176,8 @@ def check_same_site(request: Request) -> None:
     if site is not None:
         own = site in ("same-origin", "none")
     else:
-        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        host = request.headers.get("host")
+        own = origin in (None, f"http://{host}", f"https://{host}")
     if not own:
         raise Refusal(403, "csrf", "expected a form of this server's own page, got one of another site; sign in there")
 

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from cxr.errors import ConfigError, ImageError, MissingExtraError, require_extra
+from cxr.errors import ConfigError, ImageError, MissingExtraError, WeightsError, require_extra
+from cxr.inference.bundle_folder import bundle_version
 from cxr.inference.engines import TORCH, open_predictor
 from cxr.inference.intake import Intake
 from cxr.inference.predictor import Predictor
@@ -191,8 +192,21 @@ class Service:
 
     @cached_property
     def _in_torch(self) -> Predictor:
-        """The model with nets that can be looked into; opened by the mapping thread when it is first needed."""
-        return self.predictor if self.settings.engine == TORCH else open_predictor(self.settings.bundle, TORCH)
+        """The model with nets that can be looked into; opened by the mapping thread when it is first needed.
+
+        Raises:
+            Refusal: The bundle is not what it was when this worker started.
+        """
+        if self.settings.engine == TORCH:
+            return self.predictor
+        try:
+            if bundle_version(self.settings.bundle) == self.facts.version:
+                return open_predictor(self.settings.bundle, TORCH)
+        except WeightsError:
+            pass
+        raise Refusal(
+            503, "changed", "expected the bundle that answers, its files were changed since; restart the server"
+        )
 
 
 def _open(settings: Settings) -> Predictor:
