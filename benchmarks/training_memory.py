@@ -77,7 +77,7 @@ def train(folder: Path, images: int, steps: int, batch: int) -> int:
         cohort.samples, make_cache(folder / "cache", hashes), Preprocess(size=(SIZE, SIZE)), AffineAugment(), "none",
         batch, 0, seed=0,
     )  # fmt: skip
-    trainer, watch = build_trainer(config, []), Watch()
+    trainer, watch = build_trainer(config, [], {}), Watch()
     trainer.callbacks.append(watch)
     trainer.fit(task, datamodule=data, weights_only=True)
     return watch.peak

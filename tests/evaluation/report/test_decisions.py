@@ -31,12 +31,12 @@ def test_with_more_classes_each_has_its_point(names, tmp_path):
 
 
 def test_with_several_targets_each_has_its_point(tmp_path):
-    for target in ("effusion", "nodule"):
-        write_part(tmp_path, [f"no {target}", target], f"val_{target}")
+    for target in ("effusion", "left side"):
+        write_part(tmp_path, [f"no {target}", target], f"val_{target.replace(' ', '_')}")
     points = describe_points(read_questions(tmp_path, ("val",)), "youden")
     assert {name: point["positive_class"] for name, point in points.items()} == {
         "effusion": "effusion",
-        "nodule": "nodule",
+        "left side": "left side",
     }
 
 

@@ -57,11 +57,8 @@ def describe_points(questions: Sequence[Question], rule: str) -> dict[str, Any] 
     Returns:
         With two classes the point itself; of more classes, or several targets, name -> point; None where there is none.
     """
-    points = {
-        question.name if question.name else name: point.to_dict()
-        for question in questions
-        for name, point in choose_points(question, rule).items()
-    }
+    chosen = (choose_points(question, rule) for question in questions)
+    points = {name: point.to_dict() for found in chosen for name, point in found.items()}
     one = not questions[0].name and len(questions[0].class_names) == 2
     return next(iter(points.values()), None) if one or not points else points
 
