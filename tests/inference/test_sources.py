@@ -50,6 +50,14 @@ def test_a_zip_file_is_a_folder(place):
     assert find("a.zip") == (["a.zip/in/1.png"], {".md": 1, "hidden": 2})
 
 
+def test_a_damaged_zip_file_costs_only_itself(place):
+    (place / "bad.zip").write_bytes(b"PK\x03\x04x")
+    good, bad = find_sources(["scans/1", "bad.zip"], io.StringIO()).sources
+    assert (str(good), str(bad)) == ("scans/1", "bad.zip")
+    with pytest.raises(ImageError, match=r"^expected bad.zip to be a zip file, got .*; copy it again$"):
+        read_source(bad, (Preprocess(),))
+
+
 def test_a_pattern_and_a_name_that_looks_like_one(place):
     assert find("scans/**/*.png")[0] == ["scans/a[1].png", "scans/b/2.png"]
     assert find("scans/a[1].png")[0] == ["scans/a[1].png"]

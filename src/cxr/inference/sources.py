@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from cxr.errors import DataError
+from cxr.errors import DataError, ImageError
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.archive import is_zip, list_members, read_member
 from cxr.inference.intake import Intake, take_in, take_in_bytes
@@ -35,10 +35,12 @@ class Source:
     Attributes:
         path: The file.
         member: Its name in that zip file; None where the file is the image.
+        fault: Why it stands for no images, in one sentence: a damaged zip file, or a folder that cannot be read.
     """
 
     path: str
     member: str | None = None
+    fault: str | None = None
 
     def __str__(self) -> str:
         """How it is told, on one line: a zip file counts as a folder."""
@@ -74,7 +76,7 @@ def find_sources(words: Sequence[str], list_file: TextIO) -> Found:
         list_file: Where ``-`` reads, one path a line.
 
     Raises:
-        DataError: A pattern finds nothing, or a zip file is damaged.
+        DataError: A pattern finds nothing, or there is a zip file on another system than Linux.
     """
     found = Found()
     sources = (source for word in words for source in _find(word, list_file, found.skipped))
@@ -88,6 +90,8 @@ def read_source(source: Source, preprocesses: Sequence[Preprocess], picture_side
     Raises:
         ImageError: It gives no image.
     """
+    if source.fault is not None:
+        raise ImageError(source.fault)
     if source.member is None:
         return take_in(source.path, preprocesses, picture_side)
     return take_in_bytes(read_member(Path(source.path), source.member), preprocesses, picture_side)
@@ -123,10 +127,20 @@ def _open(path: str, skipped: Counter[str]) -> Iterator[Source]:
         yield from _walk(path, skipped)
     elif is_zip(place):
         _require_memory_files(path)
-        inside = (name for name in list_members(place) if not _is_hidden(PurePosixPath(name).parts, skipped))
-        yield from (Source(path, name) for name in inside if not _skips(PurePosixPath(name).name, skipped))
+        yield from _open_zip(place, path, skipped)
     else:
         yield Source(path)
+
+
+def _open_zip(place: Path, path: str, skipped: Counter[str]) -> Iterator[Source]:
+    """The members of a zip file, or the file itself with its fault."""
+    try:
+        names = list_members(place)
+    except DataError as error:
+        yield Source(path, fault=str(error))
+        return
+    inside = (name for name in names if not _is_hidden(PurePosixPath(name).parts, skipped))
+    yield from (Source(path, name) for name in inside if not _skips(PurePosixPath(name).name, skipped))
 
 
 def _require_memory_files(path: str) -> None:
