@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import zipfile
@@ -39,7 +40,34 @@ def find(*words, listed=""):
 def test_a_folder_is_walked_by_name_and_skips_what_is_clearly_no_image(place):
     paths, skipped = find("scans")
     assert paths == ["scans/1", "scans/a[1].png", "scans/b/2.png"]
-    assert skipped == {"hidden": 1, "DICOMDIR": 1, ".txt": 1, ".json": 1, ".zip": 1}
+    assert skipped == {"hidden": 2, "DICOMDIR": 1, ".txt": 1, ".json": 1, ".zip": 1}
+
+
+def test_a_linked_folder_is_counted_and_not_entered(place):
+    (place / "scans" / "b" / "up").symlink_to(place / "scans")
+    paths, skipped = find("scans")
+    assert (len(paths), skipped["linked folder"]) == (3, 1)
+
+
+def test_a_folder_that_cannot_be_read_is_told(place, monkeypatch):
+    def refuse(path, scan=os.scandir):
+        if str(path) == "scans/b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    *_, unread = find_sources(["scans"], io.StringIO()).sources
+    assert str(unread) == "scans/b"
+    with pytest.raises(ImageError, match="^expected a folder that can be read, got Permission denied; change who"):
+        read_source(unread, (Preprocess(),))
+
+
+def test_a_file_below_a_folder_that_may_not_be_entered(place, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert find("scans/1") == (["scans/1"], {})
 
 
 def test_a_file_that_is_named_is_never_skipped(place):

@@ -25,6 +25,7 @@ NO_IMAGES = frozenset(
 )  # fmt: skip
 DICOMDIR = "DICOMDIR"
 HIDDEN = "hidden"
+LINKED = "linked folder"
 _UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -112,7 +113,7 @@ def _match(pattern: str, skipped: Counter[str]) -> Iterator[Source]:
     paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     if not paths:
         raise DataError(f"expected files that match {pattern}, found none; check the pattern and quote it")
-    files = [path for path in paths if not Path(path).is_dir()]
+    files = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112 (see `_open`)
     for path in files:
         if is_zip(Path(path)) or not _skips(Path(path).name, skipped):
             yield from _open(path, skipped)
@@ -123,7 +124,7 @@ def _match(pattern: str, skipped: Counter[str]) -> Iterator[Source]:
 def _open(path: str, skipped: Counter[str]) -> Iterator[Source]:
     """What one path stands for; what is not there is found out when it is read."""
     place = Path(path)
-    if place.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises where a folder above may not be entered)
         yield from _walk(path, skipped)
     elif is_zip(place):
         _require_memory_files(path)
@@ -149,9 +150,21 @@ def _require_memory_files(path: str) -> None:
 
 
 def _walk(folder: str, skipped: Counter[str]) -> Iterator[Source]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """The files of a folder and of those in it, then the folders that cannot be read."""
+    unread: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=unread.append):
+        folders[:] = sorted(name for name in folders if not _is_passed(Path(place, name), skipped))
         yield from (Source(str(Path(place, name))) for name in sorted(files) if not _skips(name, skipped))
+    for error in unread:
+        fault = f"expected a folder that can be read, got {error.strerror}; change who may read it"
+        yield Source(str(error.filename), fault=fault)
+
+
+def _is_passed(folder: Path, skipped: Counter[str]) -> bool:
+    """Whether a folder in another is hidden or linked, so that it is not entered; counts it if so."""
+    reasons = [HIDDEN] if folder.name.startswith(".") else [LINKED] if folder.is_symlink() else []
+    skipped.update(reasons)
+    return bool(reasons)
 
 
 def _is_hidden(parts: Iterable[str], skipped: Counter[str]) -> bool:
