@@ -102,6 +102,14 @@ def test_a_list_names_anything_but_patterns(place):
     assert find("-", listed="scans/b\r\n\na.zip\nscans/*\n")[0] == ["scans/b/2.png", "a.zip/in/1.png", "scans/*"]
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(place):
+    assert find("-", listed="\ufeffscans/1\n")[0] == ["scans/1"]
+
+
+def test_a_name_with_a_null_byte_is_found_out_when_it_is_read(place):
+    assert find("-", listed="a\0b\nscans/1\n")[0] == ["a\\x00b", "scans/1"]
+
+
 def test_an_image_that_is_named_twice_is_there_once(place):
     assert find("scans/1", "scans", "scans/1")[0] == find("scans")[0]
 

@@ -24,6 +24,7 @@ NO_IMAGES = frozenset(
      ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"}
 )  # fmt: skip
 DICOMDIR = "DICOMDIR"
+BYTE_ORDER_MARK = "\ufeff"
 HIDDEN = "hidden"
 LINKED = "linked folder"
 _UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -100,7 +101,7 @@ def read_source(source: Source, preprocesses: Sequence[Preprocess], picture_side
 
 def _find(word: str, list_file: TextIO, skipped: Counter[str]) -> Iterator[Source]:
     if word == LIST:
-        lines = (line.rstrip("\r\n") for line in list_file)
+        lines = (line.removeprefix(BYTE_ORDER_MARK).rstrip("\r\n") for line in list_file)
         yield from (source for line in lines if line for source in _open(line, skipped))
     elif glob.has_magic(word) and not os.path.lexists(word):
         yield from _match(word, skipped)
