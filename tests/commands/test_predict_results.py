@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 
@@ -64,6 +65,16 @@ def test_wherever_a_kill_tears_the_file_it_is_continued_to_the_same(tmp_path, la
         assert write(torn, [row for row in ROWS if row.path not in done], layout) == done
         assert torn.read_bytes() == content
     assert done == {"a.png": True, 'b"1".png': False, "c.png": True}
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    write(tmp_path / "a", ROWS, "csv")
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(DataError, match=r"expected a file to write to, but .*a is none \(Permission denied\)"):
+        write(tmp_path / "a", [], "csv")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

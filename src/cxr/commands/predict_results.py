@@ -200,14 +200,14 @@ def open_results(out: Path | None, layout: Layout, stream: TextIO, model: str) -
         model: Which bundle gives the answers.
 
     Raises:
-        DataError: The file holds something else, or answers of another bundle, or cannot be written.
+        DataError: The file holds something else, or answers of another bundle, or cannot be read or written.
     """
     if out is None:
         stream.write(layout.head)
         yield LineResults(stream, layout)
         return
-    known = _read_known(out, layout, model)
     try:
+        known = _read_known(out, layout, model)
         out.parent.mkdir(parents=True, exist_ok=True)
         file = out.open("a", encoding="utf-8", newline="")
     except OSError as error:
