@@ -44,6 +44,15 @@ def test_a_csv_file_says_everything(tmp_path):
     assert (third["prob_ill, very"], third["abstained"], third["overlay"]) == ("1e-09", "", "1.png")
 
 
+@pytest.mark.parametrize("name", ["=1+1.png", "'=1.png", "-2.png", "'a.png"])
+def test_no_cell_is_a_formula_and_the_file_is_continued(tmp_path, name):
+    write(tmp_path / "a.csv", [Row(name, error="@expected")], "csv")
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["path"][0], row["error"]) == ("'", "'@expected")
+    assert write(tmp_path / "a.csv", [], "csv") == {name: False}
+
+
 def test_json_lines_say_everything(tmp_path):
     write(tmp_path / "a.jsonl", ROWS, "jsonl")
     first, second, third = (json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines())

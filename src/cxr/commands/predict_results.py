@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from cxr.data.formulas import guard, unguard
 from cxr.errors import DataError
 from cxr.inference.predictor import Predictor
 from cxr.inference.sources import to_line
@@ -64,7 +65,7 @@ class Layout(Protocol):
 
 
 class CsvLayout:
-    """A column for each probability and each decision.
+    """A column for each probability and each decision; no text is one that a spreadsheet takes for a formula.
 
     Args:
         predictor: Whose classes and operating points make the columns.
@@ -89,7 +90,7 @@ class CsvLayout:
             values |= {f"prob_{name}": f"{prob:.6g}" for name, prob in row.verdict.probs.items()}
             values |= {f"decision_{name}": _decision(found) for name, found in row.verdict.decisions.items()}
             values["abstained"] = {True: "yes", False: "no", None: None}[row.verdict.abstained]
-        plain = {to_line(name): None if value is None else to_line(str(value)) for name, value in values.items()}
+        plain = {to_line(name): "" if value is None else guard(to_line(str(value))) for name, value in values.items()}
         return _to_csv([plain.get(column) for column in self._columns])
 
     def read(self, line: str) -> Mapping[str, Any]:
@@ -98,7 +99,7 @@ class CsvLayout:
             (cells,) = csv.reader([line], strict=True)
         except csv.Error as error:
             raise ValueError(str(error)) from error
-        return dict(zip(self._columns, cells, strict=True))
+        return dict(zip(self._columns, map(unguard, cells), strict=True))
 
 
 class JsonLayout:
