@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from filelock import FileLock
 
 from cxr.commands.predict_results import CsvLayout, JsonLayout, Row, TableResults, open_results
 from cxr.errors import DataError
@@ -84,6 +85,15 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(DataError, match=r"expected a file to write to, but .*a is none \(Permission denied\)"):
         write(tmp_path / "a", [], "csv")
+
+
+def test_a_file_that_another_process_writes(tmp_path):
+    with (
+        FileLock(tmp_path / ".a.lock"),
+        pytest.raises(DataError, match=r"another process is writing .*a; wait for its end, or choose another --out"),
+    ):
+        write(tmp_path / "a", ROWS, "csv")
+    assert write(tmp_path / "a", ROWS, "csv") == {}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -6,17 +6,22 @@ Knows nothing of how images are read or predicted. Every result is one line, so 
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+from filelock import FileLock, Timeout
 
 from cxr.data.formulas import guard, unguard
 from cxr.errors import DataError
 from cxr.inference.predictor import Predictor
 from cxr.inference.sources import to_line
 from cxr.inference.verdict import Verdict, list_points
+
+log = logging.getLogger(__name__)
 
 OK, ERROR = "ok", "error"
 CSV, JSONL, TABLE = "csv", "jsonl", "table"
@@ -201,26 +206,46 @@ def open_results(out: Path | None, layout: Layout, stream: TextIO, model: str) -
         model: Which bundle gives the answers.
 
     Raises:
-        DataError: The file holds something else, or answers of another bundle, or cannot be read or written.
+        DataError: The file holds something else, or answers of another bundle, or cannot be read or written; another
+            process writes it.
     """
     if out is None:
         stream.write(layout.head)
         yield LineResults(stream, layout)
         return
-    try:
-        known = _read_known(out, layout, model)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file = out.open("a", encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"expected a file to write to, but {out} is none ({error.strerror}); choose another") from error
-    if not out.is_file():
-        file.close()
-        raise DataError(f"expected a file to write to, but {out} is none (no regular file); choose another")
-    with file:
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if not out.exists() or out.is_file():
+                stack.enter_context(_alone(out))
+            known = _read_known(out, layout, model)
+            file = stack.enter_context(out.open("a", encoding="utf-8", newline=""))
+        except OSError as error:
+            raise DataError(
+                f"expected a file to write to, but {out} is none ({error.strerror}); choose another"
+            ) from error
+        if not out.is_file():
+            raise DataError(f"expected a file to write to, but {out} is none (no regular file); choose another")
         file.truncate(known.bytes)
         if known.bytes == 0:
             file.write(layout.head)
         yield LineResults(file, layout, known.done)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Let no second process write the same file; on a disk without locks nothing is kept from it."""
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except NotImplementedError:
+        log.warning("%s is on a disk without locks: see to it that no other command writes there", out)
+    except Timeout as error:
+        raise DataError(f"another process is writing {out}; wait for its end, or choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass
