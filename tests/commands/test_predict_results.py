@@ -87,6 +87,16 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
         write(tmp_path / "a", [], "csv")
 
 
+def test_a_file_that_cannot_be_locked(tmp_path, monkeypatch, caplog):
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    write(tmp_path / "a", ROWS, "csv")
+    assert write(tmp_path / "a", [], "csv").keys() == {row.path for row in ROWS}
+    assert "cannot be locked: see to it that no other command writes there" in caplog.text
+
+
 def test_a_file_that_another_process_writes(tmp_path):
     with (
         FileLock(tmp_path / ".a.lock"),

@@ -234,12 +234,12 @@ def open_results(out: Path | None, layout: Layout, stream: TextIO, model: str) -
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Let no second process write the same file; on a disk without locks nothing is kept from it."""
+    """Let no second process write the same file, where files can be locked."""
     lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
     try:
         lock.acquire()
-    except NotImplementedError:
-        log.warning("%s is on a disk without locks: see to it that no other command writes there", out)
+    except (NotImplementedError, PermissionError):  # a disk without locks, or a folder where only the file is writable
+        log.warning("%s cannot be locked: see to it that no other command writes there", out)
     except Timeout as error:
         raise DataError(f"another process is writing {out}; wait for its end, or choose another --out") from error
     try:
