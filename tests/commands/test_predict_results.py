@@ -8,6 +8,7 @@ from filelock import FileLock
 
 from cxr.commands.predict_results import CsvLayout, JsonLayout, Row, TableResults, open_results
 from cxr.errors import DataError
+from cxr.inference.sources import Source
 from cxr.inference.verdict import Verdict
 
 from ..inference.test_verdict import POINT, Silent
@@ -52,6 +53,13 @@ def test_no_cell_is_a_formula_and_the_file_is_continued(tmp_path, name):
         (row,) = csv.DictReader(file)
     assert (row["path"][0], row["error"]) == ("'", "'@expected")
     assert write(tmp_path / "a.csv", [], "csv") == {name: False}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_name_with_a_backslash_is_continued(tmp_path, layout):
+    path = str(Source("a\\b\n.png"))
+    write(tmp_path / "a", [Row(path, error="x")], layout)
+    assert write(tmp_path / "a", [], layout) == {path: False}
 
 
 def test_json_lines_say_everything(tmp_path):

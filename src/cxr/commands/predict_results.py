@@ -35,9 +35,9 @@ class Row:
     """What became of one image.
 
     Attributes:
-        path: How it is told.
+        path: How it is told, on one line.
         verdict: None where it could not be read.
-        error: One sentence why; None where it could.
+        error: One sentence why, on one line; None where it could.
         overlay: Name of the picture with the map; None without one.
     """
 
@@ -91,11 +91,11 @@ class CsvLayout:
         values: dict[str, Any] = {"path": row.path, "status": ERROR, "model": self._model}
         values |= {"error": row.error, "overlay": row.overlay}
         if row.verdict is not None:
-            values |= {"status": OK, "label": row.verdict.label, "warnings": ";".join(row.verdict.warnings)}
+            values |= {"status": OK, "label": to_line(row.verdict.label), "warnings": ";".join(row.verdict.warnings)}
             values |= {f"prob_{name}": f"{prob:.6g}" for name, prob in row.verdict.probs.items()}
             values |= {f"decision_{name}": _decision(found) for name, found in row.verdict.decisions.items()}
             values["abstained"] = {True: "yes", False: "no", None: None}[row.verdict.abstained]
-        plain = {to_line(name): "" if value is None else guard(to_line(str(value))) for name, value in values.items()}
+        plain = {to_line(name): "" if value is None else guard(str(value)) for name, value in values.items()}
         return _to_csv([plain.get(column) for column in self._columns])
 
     def read(self, line: str) -> Mapping[str, Any]:
