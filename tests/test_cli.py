@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -339,14 +340,15 @@ def test_sweep_best_without_a_sweep(tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} must be the folder of a sweep")
 
 
-def test_a_full_disk_is_one_sentence(images, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence(code, images, tmp_path, monkeypatch, capsys):
     def fill(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("cxr.commands.data.report", fill)
     assert main(["data", "report", "data=image_folder", f"data.root={images}"]) == 1
     assert capsys.readouterr().err == (
-        "error: no space left on the disk; free some, or choose another folder with --out\n"
+        f"error: no space left on the disk ({os.strerror(code)}); free some, or choose another folder with --out\n"
     )
 
 

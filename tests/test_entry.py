@@ -38,14 +38,18 @@ def test_an_error_in_a_worker_process_is_the_same_sentence(capsys):
     assert capsys.readouterr().err == "error: expected a, got ValueError: b; do c\n"
 
 
-def test_a_full_disk_is_told(capsys):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told(code, capsys):
     @tell_errors
     def fail():
-        raise OSError(errno.ENOSPC, "No space left on device", "metrics.json")
+        raise OSError(code, os.strerror(code), "metrics.json")
 
     with pytest.raises(SystemExit):
         fail()
-    assert "no space left on the disk while writing metrics.json; free some" in capsys.readouterr().err
+    assert (
+        f"no space left on the disk while writing metrics.json ({os.strerror(code)}); free some"
+        in capsys.readouterr().err
+    )
 
 
 def test_other_faults_keep_their_traceback():

@@ -4,7 +4,6 @@ Importing this module, and `cxr --help`, import neither torch nor any dataset re
 """
 
 import argparse
-import errno
 import logging
 import os
 import shlex
@@ -17,7 +16,7 @@ from typing import Any
 from dotenv import load_dotenv
 
 from cxr import __version__
-from cxr.errors import CxrError
+from cxr.errors import NO_SPACE, CxrError
 from cxr.parsers import (
     compare,
     data,
@@ -62,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in NO_SPACE:
             raise
-        print("error: no space left on the disk; free some, or choose another folder with --out", file=sys.stderr)
+        remedy = "free some, or choose another folder with --out"
+        print(f"error: no space left on the disk ({error.strerror}); {remedy}", file=sys.stderr)
         return 1
 
 

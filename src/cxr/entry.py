@@ -3,7 +3,6 @@
 Imports neither torch nor Lightning, so that ``--help`` and a mistyped key answer at once.
 """
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import TypeVar
 from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
-from cxr.errors import CxrError
+from cxr.errors import NO_SPACE, CxrError
 from cxr.training.config_rules import LAST
 
 Result = TypeVar("Result")
@@ -90,9 +89,11 @@ def tell_errors(task: Callable[..., Result]) -> Callable[..., Result]:
             sys.stderr.write(f"error: {_sentence(error)}\n")
             sys.exit(1)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in NO_SPACE:
                 raise
-            sys.stderr.write(f"error: no space left on the disk while writing {error.filename}; {FULL_DISK}\n")
+            sys.stderr.write(
+                f"error: no space left on the disk while writing {error.filename} ({error.strerror}); {FULL_DISK}\n"
+            )
             sys.exit(1)
         except KeyboardInterrupt:
             sys.stderr.write("stopped; continue with ckpt_path=<run>/checkpoints/last.ckpt\n")

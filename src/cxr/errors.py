@@ -1,6 +1,10 @@
 """Errors that a user can mend. Knows nothing of the rest of the package."""
 
+import errno
 import importlib.util
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Of an OSError: the disk is full, the user's share of it is, or a file is as large as it may become."""
 
 
 class CxrError(Exception):

@@ -1,13 +1,16 @@
+import io
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.commands.predict import Prediction, predict
 from cxr.commands.predict_overlays import Overlays, lay_over
 from cxr.errors import ConfigError, DataError
 from cxr.imaging.resize import undo_fit
 from cxr.inference.bundle import load_bundle
+from cxr.inference.bundle_folder import find_bundle
 from cxr.inference.intake import take_in
 from cxr.inference.saliency import make_maps
 
@@ -52,6 +55,15 @@ def test_names_of_pictures_tell_a_number_and_the_content(predictor, tmp_path):
     first, second = (overlays.draw([number], [intake], [intake.stored[0][None]], probs)[0] for number in (7, 12))
     assert re.fullmatch("000007_[0-9a-f]{12}.png", first)
     assert first[7:] == second[7:]
+
+
+def test_pictures_of_an_earlier_call_are_not_predicted(predictor, tmp_path):
+    take(predictor, tmp_path / "Doe_Jane.png", 0)
+    bundle = find_bundle(tmp_path.parent / "overlays0")
+    settings = Prediction([str(tmp_path)], bundle, form="jsonl", overlays=tmp_path, workers=0)
+    for skipped in ({}, {"overlay": 1}):
+        summary = predict(settings, io.StringIO(), io.StringIO())
+        assert (summary.predicted, dict(summary.skipped)) == (1, skipped)
 
 
 def test_a_model_without_a_net_has_no_maps(tmp_path):

@@ -1,11 +1,14 @@
 import csv
+import errno
 import io
 import json
 
 import pytest
+from filelock import FileLock
 
 from cxr.commands.predict_results import CsvLayout, JsonLayout, Row, TableResults, open_results
 from cxr.errors import DataError
+from cxr.inference.sources import Source
 from cxr.inference.verdict import Verdict
 
 from ..inference.test_verdict import POINT, Silent
@@ -43,6 +46,22 @@ def test_a_csv_file_says_everything(tmp_path):
     assert (third["prob_ill, very"], third["abstained"], third["overlay"]) == ("1e-09", "", "1.png")
 
 
+@pytest.mark.parametrize("name", ["=1+1.png", "'=1.png", "-2.png", "'a.png"])
+def test_no_cell_is_a_formula_and_the_file_is_continued(tmp_path, name):
+    write(tmp_path / "a.csv", [Row(name, error="@expected")], "csv")
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["path"][0], row["error"]) == ("'", "'@expected")
+    assert write(tmp_path / "a.csv", [], "csv") == {name: False}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_name_with_a_backslash_is_continued(tmp_path, layout):
+    path = str(Source("a\\b\n.png"))
+    write(tmp_path / "a", [Row(path, error="x")], layout)
+    assert write(tmp_path / "a", [], layout) == {path: False}
+
+
 def test_json_lines_say_everything(tmp_path):
     write(tmp_path / "a.jsonl", ROWS, "jsonl")
     first, second, third = (json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines())
@@ -64,6 +83,35 @@ def test_wherever_a_kill_tears_the_file_it_is_continued_to_the_same(tmp_path, la
         assert write(torn, [row for row in ROWS if row.path not in done], layout) == done
         assert torn.read_bytes() == content
     assert done == {"a.png": True, 'b"1".png': False, "c.png": True}
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    write(tmp_path / "a", ROWS, "csv")
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(DataError, match=r"expected a file to write to, but .*a is none \(Permission denied\)"):
+        write(tmp_path / "a", [], "csv")
+
+
+def test_a_file_that_cannot_be_locked(tmp_path, monkeypatch, caplog):
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    write(tmp_path / "a", ROWS, "csv")
+    assert write(tmp_path / "a", [], "csv").keys() == {row.path for row in ROWS}
+    assert "cannot be locked: see to it that no other command writes there" in caplog.text
+
+
+def test_a_file_that_another_process_writes(tmp_path):
+    with (
+        FileLock(tmp_path / ".a.lock"),
+        pytest.raises(DataError, match=r"another process is writing .*a; wait for its end, or choose another --out"),
+    ):
+        write(tmp_path / "a", ROWS, "csv")
+    assert write(tmp_path / "a", ROWS, "csv") == {}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import zipfile
@@ -39,7 +40,34 @@ def find(*words, listed=""):
 def test_a_folder_is_walked_by_name_and_skips_what_is_clearly_no_image(place):
     paths, skipped = find("scans")
     assert paths == ["scans/1", "scans/a[1].png", "scans/b/2.png"]
-    assert skipped == {"hidden": 1, "DICOMDIR": 1, ".txt": 1, ".json": 1, ".zip": 1}
+    assert skipped == {"hidden": 2, "DICOMDIR": 1, ".txt": 1, ".json": 1, ".zip": 1}
+
+
+def test_a_linked_folder_is_counted_and_not_entered(place):
+    (place / "scans" / "b" / "up").symlink_to(place / "scans")
+    paths, skipped = find("scans")
+    assert (len(paths), skipped["linked folder"]) == (3, 1)
+
+
+def test_a_folder_that_cannot_be_read_is_told(place, monkeypatch):
+    def refuse(path, scan=os.scandir):
+        if str(path) == "scans/b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    *_, unread = find_sources(["scans"], io.StringIO()).sources
+    assert str(unread) == "scans/b"
+    with pytest.raises(ImageError, match="^expected a folder that can be read, got Permission denied; change who"):
+        read_source(unread, (Preprocess(),))
+
+
+def test_a_file_below_a_folder_that_may_not_be_entered(place, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert find("scans/1") == (["scans/1"], {})
 
 
 def test_a_file_that_is_named_is_never_skipped(place):
@@ -48,6 +76,14 @@ def test_a_file_that_is_named_is_never_skipped(place):
 
 def test_a_zip_file_is_a_folder(place):
     assert find("a.zip") == (["a.zip/in/1.png"], {".md": 1, "hidden": 2})
+
+
+def test_a_damaged_zip_file_costs_only_itself(place):
+    (place / "bad.zip").write_bytes(b"PK\x03\x04x")
+    good, bad = find_sources(["scans/1", "bad.zip"], io.StringIO()).sources
+    assert (str(good), str(bad)) == ("scans/1", "bad.zip")
+    with pytest.raises(ImageError, match=r"^expected bad.zip to be a zip file, got .*; copy it again$"):
+        read_source(bad, (Preprocess(),))
 
 
 def test_a_pattern_and_a_name_that_looks_like_one(place):
@@ -64,6 +100,14 @@ def test_a_pattern_without_files(place):
 
 def test_a_list_names_anything_but_patterns(place):
     assert find("-", listed="scans/b\r\n\na.zip\nscans/*\n")[0] == ["scans/b/2.png", "a.zip/in/1.png", "scans/*"]
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(place):
+    assert find("-", listed="\ufeffscans/1\n")[0] == ["scans/1"]
+
+
+def test_a_name_with_a_null_byte_is_found_out_when_it_is_read(place):
+    assert find("-", listed="a\0b\nscans/1\n")[0] == ["a\\x00b", "scans/1"]
 
 
 def test_an_image_that_is_named_twice_is_there_once(place):

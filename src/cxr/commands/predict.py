@@ -4,6 +4,7 @@ Imports no torch, unless the bundle or the pictures need it. Files are read in p
 which gets ready while the bundle is opened.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 PICTURE_SIDE = 1024
 TORCH, INT8 = "torch", "int8"
+OVERLAY = "overlay"
+_OVERLAY_NAME = re.compile(r"\d{6,}_[0-9a-f]{12}\.png")
+"""As `cxr.commands.predict_overlays`, which imports torch, names pictures."""
 
 Numbered = tuple[int, Source]
 """An image, and its place among all that were given, from 1."""
@@ -101,6 +105,8 @@ def predict(settings: Prediction, stdin: TextIO | None = None, stdout: TextIO | 
     form = _check(settings)
     stream = sys.stdout if stdout is None else stdout
     found = find_sources(settings.words, sys.stdin if stdin is None else stdin)
+    if settings.overlays is not None:
+        found = _without_overlays(found, settings.overlays)
     if not found.sources:
         raise DataError(f"expected images, found none{_tell_skipped(found.skipped)}; name files, folders or zip files")
     bundle = find_bundle(settings.bundle)
@@ -208,6 +214,18 @@ def _open(settings: Prediction, form: str, predictor: Predictor, bundle: Path, s
     layout: Layout = CsvLayout(predictor, model, pictured) if form == CSV else JsonLayout(model)
     with open_results(settings.out, layout, stream, model) as results:
         yield results
+
+
+def _without_overlays(found: Found, folder: Path) -> Found:
+    """Leave out the pictures that an earlier call wrote into the folder; other images may lie there."""
+    home = folder.resolve()
+    names = {source: Path(source.path) for source in found.sources if source.member is None}
+    drawn = {
+        source for source, path in names.items()
+        if _OVERLAY_NAME.fullmatch(path.name) and path.parent.resolve() == home
+    }  # fmt: skip
+    skipped = found.skipped + Counter({OVERLAY: len(drawn)})
+    return Found([source for source in found.sources if source not in drawn], skipped)
 
 
 def _make_overlays(folder: Path | None, predictor: Predictor) -> "Overlays | None":

@@ -6,16 +6,22 @@ Knows nothing of how images are read or predicted. Every result is one line, so 
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from filelock import FileLock, Timeout
+
+from cxr.data.formulas import guard, unguard
 from cxr.errors import DataError
 from cxr.inference.predictor import Predictor
 from cxr.inference.sources import to_line
 from cxr.inference.verdict import Verdict, list_points
+
+log = logging.getLogger(__name__)
 
 OK, ERROR = "ok", "error"
 CSV, JSONL, TABLE = "csv", "jsonl", "table"
@@ -29,9 +35,9 @@ class Row:
     """What became of one image.
 
     Attributes:
-        path: How it is told.
+        path: How it is told, on one line.
         verdict: None where it could not be read.
-        error: One sentence why; None where it could.
+        error: One sentence why, on one line; None where it could.
         overlay: Name of the picture with the map; None without one.
     """
 
@@ -64,7 +70,7 @@ class Layout(Protocol):
 
 
 class CsvLayout:
-    """A column for each probability and each decision.
+    """A column for each probability and each decision; no text is one that a spreadsheet takes for a formula.
 
     Args:
         predictor: Whose classes and operating points make the columns.
@@ -85,11 +91,11 @@ class CsvLayout:
         values: dict[str, Any] = {"path": row.path, "status": ERROR, "model": self._model}
         values |= {"error": row.error, "overlay": row.overlay}
         if row.verdict is not None:
-            values |= {"status": OK, "label": row.verdict.label, "warnings": ";".join(row.verdict.warnings)}
+            values |= {"status": OK, "label": to_line(row.verdict.label), "warnings": ";".join(row.verdict.warnings)}
             values |= {f"prob_{name}": f"{prob:.6g}" for name, prob in row.verdict.probs.items()}
             values |= {f"decision_{name}": _decision(found) for name, found in row.verdict.decisions.items()}
             values["abstained"] = {True: "yes", False: "no", None: None}[row.verdict.abstained]
-        plain = {to_line(name): None if value is None else to_line(str(value)) for name, value in values.items()}
+        plain = {to_line(name): "" if value is None else guard(str(value)) for name, value in values.items()}
         return _to_csv([plain.get(column) for column in self._columns])
 
     def read(self, line: str) -> Mapping[str, Any]:
@@ -98,7 +104,7 @@ class CsvLayout:
             (cells,) = csv.reader([line], strict=True)
         except csv.Error as error:
             raise ValueError(str(error)) from error
-        return dict(zip(self._columns, cells, strict=True))
+        return dict(zip(self._columns, map(unguard, cells), strict=True))
 
 
 class JsonLayout:
@@ -200,26 +206,46 @@ def open_results(out: Path | None, layout: Layout, stream: TextIO, model: str) -
         model: Which bundle gives the answers.
 
     Raises:
-        DataError: The file holds something else, or answers of another bundle, or cannot be written.
+        DataError: The file holds something else, or answers of another bundle, or cannot be read or written; another
+            process writes it.
     """
     if out is None:
         stream.write(layout.head)
         yield LineResults(stream, layout)
         return
-    known = _read_known(out, layout, model)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        file = out.open("a", encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"expected a file to write to, but {out} is none ({error.strerror}); choose another") from error
-    if not out.is_file():
-        file.close()
-        raise DataError(f"expected a file to write to, but {out} is none (no regular file); choose another")
-    with file:
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if not out.exists() or out.is_file():
+                stack.enter_context(_alone(out))
+            known = _read_known(out, layout, model)
+            file = stack.enter_context(out.open("a", encoding="utf-8", newline=""))
+        except OSError as error:
+            raise DataError(
+                f"expected a file to write to, but {out} is none ({error.strerror}); choose another"
+            ) from error
+        if not out.is_file():
+            raise DataError(f"expected a file to write to, but {out} is none (no regular file); choose another")
         file.truncate(known.bytes)
         if known.bytes == 0:
             file.write(layout.head)
         yield LineResults(file, layout, known.done)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Let no second process write the same file, where files can be locked."""
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except (NotImplementedError, PermissionError):  # a disk without locks, or a folder where only the file is writable
+        log.warning("%s cannot be locked: see to it that no other command writes there", out)
+    except Timeout as error:
+        raise DataError(f"another process is writing {out}; wait for its end, or choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass

@@ -4,25 +4,23 @@ Knows nothing of what the tables list.
 """
 
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from cxr.data.formulas import guard, unguard
 from cxr.errors import DataError
-
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def guard_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table with an apostrophe before every text and column name that a spreadsheet would take for a formula."""
-    return _map_text(table, lambda text: f"'{text}" if _FORMULA.match(text) else text)
+    return _map_text(table, guard)
 
 
 def unguard_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table that `guard_formulas` was given."""
-    return _map_text(table, lambda text: text[1:] if text.startswith("'") and _FORMULA.match(text) else text)
+    return _map_text(table, unguard)
 
 
 def write_list(table: pd.DataFrame, folder: Path, name: str) -> Path:

@@ -25,7 +25,7 @@ def is_zip(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(4) in STARTS
-    except OSError:
+    except (OSError, ValueError):  # a name with a null byte is a ValueError
         return False
 
 

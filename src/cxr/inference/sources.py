@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from cxr.errors import DataError
+from cxr.errors import DataError, ImageError
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.archive import is_zip, list_members, read_member
 from cxr.inference.intake import Intake, take_in, take_in_bytes
@@ -24,7 +24,9 @@ NO_IMAGES = frozenset(
      ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip"}
 )  # fmt: skip
 DICOMDIR = "DICOMDIR"
+BYTE_ORDER_MARK = "\ufeff"
 HIDDEN = "hidden"
+LINKED = "linked folder"
 _UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -35,10 +37,12 @@ class Source:
     Attributes:
         path: The file.
         member: Its name in that zip file; None where the file is the image.
+        fault: Why it stands for no images, in one sentence: a damaged zip file, or a folder that cannot be read.
     """
 
     path: str
     member: str | None = None
+    fault: str | None = None
 
     def __str__(self) -> str:
         """How it is told, on one line: a zip file counts as a folder."""
@@ -74,7 +78,7 @@ def find_sources(words: Sequence[str], list_file: TextIO) -> Found:
         list_file: Where ``-`` reads, one path a line.
 
     Raises:
-        DataError: A pattern finds nothing, or a zip file is damaged.
+        DataError: A pattern finds nothing, or there is a zip file on another system than Linux.
     """
     found = Found()
     sources = (source for word in words for source in _find(word, list_file, found.skipped))
@@ -88,6 +92,8 @@ def read_source(source: Source, preprocesses: Sequence[Preprocess], picture_side
     Raises:
         ImageError: It gives no image.
     """
+    if source.fault is not None:
+        raise ImageError(source.fault)
     if source.member is None:
         return take_in(source.path, preprocesses, picture_side)
     return take_in_bytes(read_member(Path(source.path), source.member), preprocesses, picture_side)
@@ -95,7 +101,7 @@ def read_source(source: Source, preprocesses: Sequence[Preprocess], picture_side
 
 def _find(word: str, list_file: TextIO, skipped: Counter[str]) -> Iterator[Source]:
     if word == LIST:
-        lines = (line.rstrip("\r\n") for line in list_file)
+        lines = (line.removeprefix(BYTE_ORDER_MARK).rstrip("\r\n") for line in list_file)
         yield from (source for line in lines if line for source in _open(line, skipped))
     elif glob.has_magic(word) and not os.path.lexists(word):
         yield from _match(word, skipped)
@@ -108,7 +114,7 @@ def _match(pattern: str, skipped: Counter[str]) -> Iterator[Source]:
     paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     if not paths:
         raise DataError(f"expected files that match {pattern}, found none; check the pattern and quote it")
-    files = [path for path in paths if not Path(path).is_dir()]
+    files = [path for path in paths if not os.path.isdir(path)]  # noqa: PTH112 (see `_open`)
     for path in files:
         if is_zip(Path(path)) or not _skips(Path(path).name, skipped):
             yield from _open(path, skipped)
@@ -119,14 +125,24 @@ def _match(pattern: str, skipped: Counter[str]) -> Iterator[Source]:
 def _open(path: str, skipped: Counter[str]) -> Iterator[Source]:
     """What one path stands for; what is not there is found out when it is read."""
     place = Path(path)
-    if place.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises where a folder above may not be entered)
         yield from _walk(path, skipped)
     elif is_zip(place):
         _require_memory_files(path)
-        inside = (name for name in list_members(place) if not _is_hidden(PurePosixPath(name).parts, skipped))
-        yield from (Source(path, name) for name in inside if not _skips(PurePosixPath(name).name, skipped))
+        yield from _open_zip(place, path, skipped)
     else:
         yield Source(path)
+
+
+def _open_zip(place: Path, path: str, skipped: Counter[str]) -> Iterator[Source]:
+    """The members of a zip file, or the file itself with its fault."""
+    try:
+        names = list_members(place)
+    except DataError as error:
+        yield Source(path, fault=str(error))
+        return
+    inside = (name for name in names if not _is_hidden(PurePosixPath(name).parts, skipped))
+    yield from (Source(path, name) for name in inside if not _skips(PurePosixPath(name).name, skipped))
 
 
 def _require_memory_files(path: str) -> None:
@@ -135,9 +151,21 @@ def _require_memory_files(path: str) -> None:
 
 
 def _walk(folder: str, skipped: Counter[str]) -> Iterator[Source]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """The files of a folder and of those in it, then the folders that cannot be read."""
+    unread: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=unread.append):
+        folders[:] = sorted(name for name in folders if not _is_passed(Path(place, name), skipped))
         yield from (Source(str(Path(place, name))) for name in sorted(files) if not _skips(name, skipped))
+    for error in unread:
+        fault = f"expected a folder that can be read, got {error.strerror}; change who may read it"
+        yield Source(str(error.filename), fault=fault)
+
+
+def _is_passed(folder: Path, skipped: Counter[str]) -> bool:
+    """Whether a folder in another is hidden or linked, so that it is not entered; counts it if so."""
+    reasons = [HIDDEN] if folder.name.startswith(".") else [LINKED] if folder.is_symlink() else []
+    skipped.update(reasons)
+    return bool(reasons)
 
 
 def _is_hidden(parts: Iterable[str], skipped: Counter[str]) -> bool:

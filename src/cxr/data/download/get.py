@@ -1,6 +1,5 @@
 """From the name of a dataset to its folder: check, download, verify, unpack, and only then give the folder its name."""
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from cxr.data.download.catalogue import Dataset, missing_proof
 from cxr.data.download.credentials import HOW_TO_LOG_IN, find_login
 from cxr.data.download.fetch import PartialFile, RemoteFile, bytes_to_come, fetch
 from cxr.data.download.kaggle_api import BY_HAND, KaggleApi, explain_refusal
-from cxr.errors import DataError, require_extra
+from cxr.errors import NO_SPACE, DataError, require_extra
 
 
 def plan_download(dataset: Dataset, data_dir: Path) -> dict[str, str]:
@@ -169,7 +168,7 @@ def _disk_errors_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             raise DataError(
                 f"the disk of {folder} is full; make room, or choose a folder on another disk with --out or "
                 "CXR_DATA_DIR, and repeat the command: it continues where it stopped"
