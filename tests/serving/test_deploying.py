@@ -451,8 +451,8 @@ def test_a_new_bundle_is_loaded_without_a_pause_and_a_damaged_one_is_not(exporte
         point_to(current, second)
         server.process.send_signal(signal.SIGHUP)
         until(lambda: version_of(server) != before)
-        after = version_of(server)
         until(lambda: len(server.workers()) == 1)
+        after = version_of(server)
         damaged = tmp_path / "damaged"
         shutil.copytree(second, damaged)
         (damaged / "model.onnx").write_bytes(b"")
