@@ -48,7 +48,7 @@ def start(compose_run, tiny, tmp_path_factory):
         environment = os.environ | {"PYTHONPATH": path, "CXR_TEST_OPENED": str(folder / "opened.txt")} | RESTARTS
         environment |= {f"WANDB_{name}_DIR": f"{base}/wandb" for name in ("CONFIG", "CACHE", "DATA")}
         environment |= {"WANDB_MODE": "offline"}
-        environment.pop("WANDB_SERVICE", None)  # of another test's process, which outlives a killed run and keeps its name
+        environment.pop("WANDB_SERVICE", None)  # of another test: it outlives a killed run
         places = [f"paths.cache_dir={folder}/cache", f"paths.log_dir={folder}/logs", f"run_name={place}"]
         script = str(ROOT / "train.py")
         quiet = [word for word in tiny if word != "logger=none"]
