@@ -10,7 +10,7 @@ from pydicom.uid import CTImageStorage
 from cxr.errors import ImageError
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess
-from cxr.inference.intake import take_in, take_in_bytes
+from cxr.inference.intake import Told, take_in, take_in_bytes
 
 from ..imaging.dicom_files import make_dataset, save
 
@@ -25,14 +25,14 @@ def write_dicom(path, **elements):
 def test_an_image_is_stored_once_for_each_preprocessing(tmp_path):
     Image.fromarray((RAMP // 16).astype(np.uint8)).save(tmp_path / "a.png")
     found = take_in(tmp_path / "a.png", PREPROCESSES)
-    assert (found.shape, found.view) == ((40, 50), "unknown")
+    assert (found.shape, found.told) == ((40, 50), Told())
     for stored, preprocess in zip(found.stored, PREPROCESSES, strict=True):
         np.testing.assert_array_equal(stored, preprocess.store(read_pixels(tmp_path / "a.png")))
 
 
 @pytest.mark.parametrize(("position", "view"), [("PA", "pa"), ("AP", "ap"), ("LL", "other"), ("", "unknown")])
 def test_the_view_is_that_of_the_header(tmp_path, position, view):
-    assert take_in(write_dicom(tmp_path / "a.dcm", ViewPosition=position), PREPROCESSES).view == view
+    assert take_in(write_dicom(tmp_path / "a.dcm", ViewPosition=position), PREPROCESSES).told.view == view
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,23 @@ def test_the_view_is_that_of_the_header(tmp_path, position, view):
     ],
 )
 def test_the_subject_is_that_of_the_header(tmp_path, elements, subject):
-    assert take_in(write_dicom(tmp_path / "a.dcm", **elements), PREPROCESSES).subject == subject
+    assert take_in(write_dicom(tmp_path / "a.dcm", **elements), PREPROCESSES).told.subject == subject
+
+
+def test_a_file_says_how_many_images_it_has(tmp_path):
+    pages = [Image.fromarray((RAMP // shift).astype(np.uint8)) for shift in (16, 32, 64)]
+    pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
+    frames = np.stack([RAMP, RAMP // 2])
+    save(tmp_path / "a.dcm", make_dataset(frames, bits=12, NumberOfFrames=2, Rows=40, Columns=50), frames)
+    for name, count in (("a.tiff", 3), ("a.dcm", 2)):
+        with pytest.warns(UserWarning, match="only the first is read"):
+            assert take_in(tmp_path / name, PREPROCESSES).told == Told(frames=count)
 
 
 def test_content_in_memory_gives_what_the_file_gives(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", ViewPosition="PA")
     of_file, of_content = take_in(path, PREPROCESSES), take_in_bytes(path.read_bytes(), PREPROCESSES)
-    assert (of_file.shape, of_file.view, of_file.subject) == (of_content.shape, of_content.view, of_content.subject)
+    assert (of_file.shape, of_file.told) == (of_content.shape, of_content.told)
     for one, other in zip(of_file.stored, of_content.stored, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -17,6 +17,7 @@ from cxr.inference.bundle import Fitted, load_bundle, write_bundle, write_ensemb
 from cxr.inference.combine import Rule
 from cxr.inference.description import DESCRIPTION, read_files
 from cxr.inference.engines import ENGINES, GRAPHS, open_predictor
+from cxr.inference.intake import Told
 from cxr.inference.net_predictor import NetPredictor
 from cxr.inference.onnx_bundle import find_nets, write_exported
 from cxr.inference.onnx_predictor import OnnxPredictor
@@ -75,7 +76,7 @@ def test_a_graph_answers_with_temperature_names_and_abstention_of_the_bundle(exp
     found = predictor.score(IMAGES)
     np.testing.assert_allclose(found.probs, expected_probs(), atol=1e-6)
     assert (predictor.class_names, predictor.calibrated, predictor.extras) == (NAMES, True, {"run": "x"})
-    assert [verdict.abstained for verdict in judge(predictor, found, ["pa"] * 5, ["maybe_chest"] * 5)] == [True] * 5
+    assert [verdict.abstained for verdict in judge(predictor, found, [Told("pa")] * 5)] == [True] * 5
     assert np.isnan(found.unlike).all()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cxr.imaging.preprocess import Preprocess
+from cxr.inference.intake import Told
 from cxr.inference.predictor import Predictor, Scores
 from cxr.inference.verdict import WARNINGS, judge, list_points
 
@@ -18,10 +19,10 @@ class Silent(Predictor):
         raise NotImplementedError
 
 
-def verdict(*probs, unlike=0.5, inverted=False, view="pa", subject="maybe_chest", **settings):
+def verdict(*probs, unlike=0.5, inverted=False, view="pa", subject="maybe_chest", frames=1, **settings):
     settings = {"class_names": ["well", "ill"], "calibrated": True, **settings}
     scores = Scores(np.array([probs]), np.array([unlike]), np.array([inverted]))
-    return judge(Silent(**settings), scores, [view], [subject])[0]
+    return judge(Silent(**settings), scores, [Told(view, subject, frames)])[0]
 
 
 def test_answer_probabilities_and_decision():
@@ -63,6 +64,7 @@ def test_below_the_confidence_it_abstains(confidence, abstained):
         ({"view": "other"}, "not_frontal"),
         ({"subject": "no_radiograph"}, "not_a_radiograph"),
         ({"subject": "elsewhere"}, "not_a_chest"),
+        ({"frames": 2}, "one_of_several"),
         ({"calibrated": False}, "not_calibrated"),
     ],
 )

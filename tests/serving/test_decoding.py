@@ -12,6 +12,7 @@ import pytest
 from cxr.errors import ImageError
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess
+from cxr.inference.intake import Told
 from cxr.serving.decoder import _answer
 from cxr.serving.decoding import Decoders, _read_head
 from cxr.serving.settings import Limits
@@ -42,7 +43,7 @@ def test_a_dicom_file_is_stored_as_everywhere(decoders, tmp_path):
     ramp = np.linspace(0, 4095, 40 * 50).reshape(40, 50).astype(np.uint16)
     path = save(tmp_path / "a.dcm", make_dataset(ramp, bits=12, ViewPosition="LL", Modality="CT"), ramp)
     found = decode(decoders, path.read_bytes(), (1, 0))
-    assert (found.shape, found.view, found.subject) == ((40, 50), "other", "no_radiograph")
+    assert (found.shape, found.told) == ((40, 50), Told("other", "no_radiograph"))
     for stored, preprocess in zip(found.stored, reversed(PREPROCESSES), strict=True):
         np.testing.assert_array_equal(stored, preprocess.store(read_pixels(path)))
 
@@ -121,12 +122,12 @@ def test_closing_ends_the_processes():
 @pytest.mark.parametrize(
     "head",
     [
-        b"no json", b"[]", b"{}", b"null", b'{"shape": [1], "view": "pa", "subject": "elsewhere"}',
-        b'{"shape": [1, 2], "view": "x", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa", "subject": "DOE"}',
-        b'{"shape": [1, "a"], "view": "pa", "subject": "elsewhere"}', b'{"shape": [1, 2], "view": "pa"}',
-        b'{"shape": [0, 2], "view": "pa", "subject": "elsewhere"}', b"[" * 8000,
-        b'{"shape": [1e999, 1], "view": "pa", "subject": "elsewhere"}',
-        b'{"shape": 3, "view": "pa", "subject": "elsewhere"}',
+        b"no json", b"[]", b"{}", b"null", b"[" * 8000, b'{"shape": [1, 2], "view": "pa"}',
+        *(
+            json.dumps({"shape": [1, 2], "view": "pa", "subject": "elsewhere", "frames": 1} | wrong).encode()
+            for wrong in ({"shape": [1]}, {"shape": [1, "a"]}, {"shape": [0, 2]}, {"shape": 3}, {"view": "x"},
+                          {"shape": [float("inf"), 1]}, {"subject": "DOE"}, {"frames": "DOE"})
+        ),
     ],
 )  # fmt: skip
 def test_a_decoder_is_not_believed(head):
@@ -137,7 +138,7 @@ def test_a_decoder_is_not_believed(head):
 def test_pixels_of_another_size_are_not_taken(decoders):
     ours, theirs = multiprocessing.Pipe()
     before, decoders._all[0]._connection = decoders._all[0]._connection, ours
-    theirs.send_bytes(json.dumps({"shape": [1, 1], "view": "pa", "subject": "maybe_chest"}).encode())
+    theirs.send_bytes(json.dumps({"shape": [1, 1], "view": "pa", "subject": "maybe_chest", "frames": 1}).encode())
     theirs.send_bytes(bytes(7))
     with pytest.raises(OSError, match="not the pixels that were asked for"):
         decoders._all[0]._receive(PREPROCESSES[:1])

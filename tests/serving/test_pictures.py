@@ -31,7 +31,7 @@ def test_the_longer_side_is_1024_and_proportions_stay(shape):
 @pytest.mark.parametrize("shape", [(1500, 1000), (30, 77), (1024, 1024)])
 def test_an_image_is_shown_as_it_is(shape):
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
-    found = read_url(draw_image(Intake((SHOWN.store(pixels),), shape, "unknown")))
+    found = read_url(draw_image(Intake((SHOWN.store(pixels),), shape)))
     np.testing.assert_array_equal(found, np.rint(resize(pixels, shown_shape(shape)) * 255))
 
 
@@ -47,7 +47,7 @@ def test_a_map_is_transparent_where_nothing_speaks_for_the_class():
 def test_a_model_without_nets_has_no_map(bundle, monkeypatch):
     monkeypatch.setattr("cxr.inference.net_shares.find_nets", lambda *_: [])
     predictor = open_predictor(bundle)
-    intake = Intake(tuple(one.store(np.eye(9, dtype=np.float32)) for one in predictor.preprocesses), (9, 9), "pa")
+    intake = Intake(tuple(one.store(np.eye(9, dtype=np.float32)) for one in predictor.preprocesses), (9, 9))
     with pytest.raises(ConfigError, match="expected a model with nets in torch"):
         draw_map(predictor, intake, 0)
 
@@ -61,8 +61,6 @@ def test_maps_of_several_nets_are_averaged_by_their_shares(bundle, monkeypatch):
     monkeypatch.setattr("cxr.inference.net_shares.find_nets", lambda *_: shares)
     drawn = iter(maps.values())
     monkeypatch.setattr("cxr.inference.saliency.make_maps", lambda *_: next(drawn))
-    intake = Intake(
-        tuple(one.store(np.eye(32, 48, dtype=np.float32)) for one in predictor.preprocesses), (32, 48), "pa"
-    )
+    intake = Intake(tuple(one.store(np.eye(32, 48, dtype=np.float32)) for one in predictor.preprocesses), (32, 48))
     alpha = read_url(draw_map(predictor, intake, 0))[..., 3]
     assert (alpha[0, 0], alpha[0, -1]) == (45, 178)

@@ -14,6 +14,8 @@ from cxr.training.assemble import assemble
 from cxr.training.callbacks.averaging import MovingAverage
 from cxr.training.fit import fit
 
+from .averages import assert_same, average_by_hand
+
 
 class Recorder(pl.Callback):
     """Keeps the training weights after every update, and the weights that each validation sees."""
@@ -38,20 +40,6 @@ class StopAfter(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.current_epoch == self.epoch and batch_idx == 2:
             raise RuntimeError("killed")
-
-
-def average_by_hand(states, decay):
-    average = {name: value.double() for name, value in states[0].items()}
-    for number, state in enumerate(states[1:], start=1):
-        left = min(decay, (1 + number) / (10 + number))
-        average = {name: left * average[name] + (1 - left) * value.double() for name, value in state.items()}
-    return average
-
-
-def assert_same(state, expected):
-    for name, value in expected.items():
-        if state[name].is_floating_point():
-            torch.testing.assert_close(state[name].double(), value.double(), atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_validation_and_checkpoints_have_the_average_of_all_updates_and_batch_norm_statistics(make_run, tmp_path):

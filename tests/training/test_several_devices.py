@@ -14,6 +14,8 @@ from cxr.errors import TrainingError
 from cxr.training.callbacks.averaging import MovingAverage
 from cxr.training.callbacks.same_start import SameStart
 
+from .averages import assert_same, average_by_hand
+
 TWO = {"devices": 2, "strategy": "ddp_fork"}
 
 
@@ -51,20 +53,6 @@ def uneven_samples():
     labels = [int(number % 4 == 0) for number in range(len(splits))]
     hashes = [f"{label}-{number}" for number, label in enumerate(labels)]
     return pd.DataFrame({"image_path": hashes, "content_hash": hashes, "label": labels, "split": splits})
-
-
-def average_by_hand(states, decay):
-    average = {name: value.double() for name, value in states[0].items()}
-    for number, state in enumerate(states[1:], start=1):
-        left = min(decay, (1 + number) / (10 + number))
-        average = {name: left * average[name] + (1 - left) * value.double() for name, value in state.items()}
-    return average
-
-
-def assert_same(state, expected):
-    for name, value in expected.items():
-        if state[name].is_floating_point():
-            torch.testing.assert_close(state[name].double(), value.double(), atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.slow

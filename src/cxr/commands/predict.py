@@ -163,7 +163,7 @@ class _Work:
         numbers, sources, intakes = zip(*images, strict=True)
         stored = [np.stack(arrays) for arrays in zip(*(one.stored for one in intakes), strict=True)]
         scores = self.predictor.score_stored(stored)
-        verdicts = judge(self.predictor, scores, [one.view for one in intakes], [one.subject for one in intakes])
+        verdicts = judge(self.predictor, scores, [one.told for one in intakes])
         drawn: Iterable[str | None] = [None] * len(images)
         if self.overlays is not None:
             drawn = self.overlays.draw(numbers, intakes, stored, scores.probs)

@@ -81,6 +81,16 @@ def read_image(path: Path | str) -> Pixels:
     return pixels
 
 
+def count_pages(path: Path | str) -> int:
+    """How many images a PNG, JPEG, TIFF or BMP file has; none is decoded.
+
+    Raises:
+        ImageError: If the file is none of the four formats.
+    """
+    with image_errors(path, "a PNG, JPEG, TIFF or BMP image"), Image.open(path, formats=FORMATS) as image:
+        return int(getattr(image, "n_frames", 1))
+
+
 def read_image_size(path: Path | str) -> tuple[int, int]:
     """(H, W) of a PNG, JPEG, TIFF or BMP file, turned upright; its pixels are not decoded.
 

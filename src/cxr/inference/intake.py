@@ -1,7 +1,7 @@
-"""One image file to what a predictor takes, with what its header says of the view and of what it shows.
+"""One image file to what a predictor takes, with what the file says of itself.
 
 The half of a prediction that belongs into a process of its own: it touches bytes that strangers wrote, and what it
-gives is small. Knows nothing of nets, and keeps nothing of a header but these two words, each one of a few.
+gives is small. Knows nothing of nets, and keeps nothing of a header but two words, each one of a few, and a count.
 """
 
 import os
@@ -16,12 +16,28 @@ import numpy.typing as npt
 from cxr.data.subject_words import MAYBE_CHEST, find_subject
 from cxr.data.view_words import UNKNOWN, find_view
 from cxr.errors import ImageError
-from cxr.imaging.image import is_dicom, read_pixels
+from cxr.imaging.image import count_pages, is_dicom, read_pixels
 from cxr.imaging.intensity import Pixels
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.imaging.resize import resize
 
 Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a file says of itself.
+
+    Attributes:
+        view: ``pa``, ``ap``, ``frontal`` (direction unknown), ``other`` (lateral, oblique ...) or ``unknown``, as
+            `cxr.data.view_words.find_view` reads a header.
+        subject: ``maybe_chest``, ``no_radiograph`` or ``elsewhere``, as `cxr.data.subject_words.find_subject` does.
+        frames: Images in the file, of which the first is taken.
+    """
+
+    view: str = UNKNOWN
+    subject: str = MAYBE_CHEST
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -31,16 +47,13 @@ class Intake:
     Attributes:
         stored: For each preprocessing the (h, w) that it stores.
         shape: (H, W) of the file.
-        view: ``pa``, ``ap``, ``frontal`` (direction unknown), ``other`` (lateral, oblique ...) or ``unknown``, as
-            `cxr.data.view_words.find_view` reads a header.
-        subject: ``maybe_chest``, ``no_radiograph`` or ``elsewhere``, as `cxr.data.subject_words.find_subject` does.
+        told: What the file says of itself.
         picture: The whole image to be looked at, (h, w) uint8 in its own proportions; None where none was asked for.
     """
 
     stored: tuple[Stored, ...]
     shape: tuple[int, int]
-    view: str = UNKNOWN
-    subject: str = MAYBE_CHEST
+    told: Told = Told()
     picture: Picture | None = None
 
 
@@ -60,7 +73,7 @@ def take_in(path: Path | str, preprocesses: Sequence[Preprocess], picture_side: 
         raise ImageError(f"{path}: expected at least two grey values, but every pixel is {pixels.flat[0]:g}")
     height, width = pixels.shape
     picture = None if picture_side is None else _to_picture(pixels, picture_side)
-    return Intake(tuple(one.store(pixels) for one in preprocesses), (height, width), *read_words(path), picture)
+    return Intake(tuple(one.store(pixels) for one in preprocesses), (height, width), read_told(path), picture)
 
 
 def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess], picture_side: int | None = None) -> Intake:
@@ -80,17 +93,18 @@ def take_in_bytes(content: bytes, preprocesses: Sequence[Preprocess], picture_si
         os.close(file)
 
 
-def read_words(path: Path | str) -> tuple[str, str]:
-    """View and subject that a file's header states; of files without a header ``unknown`` and ``maybe_chest``."""
+def read_told(path: Path | str) -> Told:
+    """What a file says of itself; without a DICOM header that is only how many images it has."""
     if not is_dicom(path):
-        return UNKNOWN, MAYBE_CHEST
+        return Told(frames=count_pages(path))
     from cxr.imaging.dicom_header import name_uid, read_dicom_header
 
     header = read_dicom_header(path)
     object_name = None if header.sop_class is None else name_uid(header.sop_class)
-    return (
+    return Told(
         find_view(header.view_position, header.series_description, header.patient_orientation),
         find_subject(header.modality, object_name, header.body_part, header.series_description),
+        1 if header.number_of_frames is None else header.number_of_frames,
     )
 
 

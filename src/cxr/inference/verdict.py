@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cxr.data.subject_words import ELSEWHERE, NO_RADIOGRAPH
+from cxr.inference.intake import Told
 from cxr.inference.predictor import Predictor, Probs, Scores
 
 UNLIKE_TRAINING, INVERTED, NOT_FRONTAL, NOT_CALIBRATED = "unlike_training", "inverted", "not_frontal", "not_calibrated"
-NOT_A_RADIOGRAPH, NOT_A_CHEST = "not_a_radiograph", "not_a_chest"
+NOT_A_RADIOGRAPH, NOT_A_CHEST, ONE_OF_SEVERAL = "not_a_radiograph", "not_a_chest", "one_of_several"
 WARNINGS = {
     NOT_A_RADIOGRAPH: "The file says that this is not a plain X-ray but, for example, a CT or ultrasound image.",
     NOT_A_CHEST: "The file says that this shows another part of the body; the model learned from chests.",
+    ONE_OF_SEVERAL: "The file has several images; this answers for the first one alone.",
     UNLIKE_TRAINING: "The image is unlike those the model learned from; it may not be a chest radiograph.",
     INVERTED: "The image looks inverted: bones should be bright.",
     NOT_FRONTAL: "The file says that this is not a frontal view; the model learned from frontal ones.",
@@ -47,14 +49,13 @@ class Verdict:
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
-def judge(predictor: Predictor, scores: Scores, views: Sequence[str], subjects: Sequence[str]) -> list[Verdict]:
+def judge(predictor: Predictor, scores: Scores, told: Sequence[Told]) -> list[Verdict]:
     """The verdict on each of N images.
 
     Args:
         predictor: What scored them.
         scores: Of the N images.
-        views: N as `cxr.inference.intake.Intake` has them.
-        subjects: Likewise.
+        told: What each of their files says of itself.
     """
     return [
         Verdict(
@@ -62,11 +63,9 @@ def judge(predictor: Predictor, scores: Scores, views: Sequence[str], subjects: 
             probs={name: float(prob) for name, prob in zip(predictor.class_names, probs, strict=True)},
             decisions=_decide(predictor, probs),
             abstained=_abstains(predictor, probs),
-            warnings=tuple(_warn(predictor, unlike > 1, bool(inverted), view, subject)),
+            warnings=tuple(_warn(predictor, unlike > 1, bool(inverted), file)),
         )
-        for probs, unlike, inverted, view, subject in zip(
-            scores.probs, scores.unlike, scores.inverted, views, subjects, strict=True
-        )
+        for probs, unlike, inverted, file in zip(scores.probs, scores.unlike, scores.inverted, told, strict=True)
     ]
 
 
@@ -89,16 +88,18 @@ def _abstains(predictor: Predictor, probs: Probs) -> bool | None:
     return None if predictor.abstention is None else bool(probs.max() < predictor.abstention["threshold"])
 
 
-def _warn(predictor: Predictor, unlike: bool, inverted: bool, view: str, subject: str) -> Iterator[str]:
-    if subject == NO_RADIOGRAPH:
+def _warn(predictor: Predictor, unlike: bool, inverted: bool, file: Told) -> Iterator[str]:
+    if file.subject == NO_RADIOGRAPH:
         yield NOT_A_RADIOGRAPH
-    if subject == ELSEWHERE:
+    if file.subject == ELSEWHERE:
         yield NOT_A_CHEST
+    if file.frames > 1:
+        yield ONE_OF_SEVERAL
     if unlike:
         yield UNLIKE_TRAINING
     if inverted:
         yield INVERTED
-    if view == "other":
+    if file.view == "other":
         yield NOT_FRONTAL
     if not predictor.calibrated:
         yield NOT_CALIBRATED

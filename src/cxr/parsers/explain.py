@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cxr.parsers.group import Commands
+from cxr.parsers.group import Commands, add_finished_run
 
 SALIENCY_METHODS = ("gradcam", "gradcam++", "occlusion", "integrated_gradients")
 
@@ -11,8 +11,7 @@ SALIENCY_METHODS = ("gradcam", "gradcam++", "occlusion", "integrated_gradients")
 def add(commands: Commands) -> None:
     """Add it to the commands of `cxr`."""
     parser = commands.add_parser("explain", help="what the net of a run looks at, and how far that can be believed")
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config values that changed: data.root=PATH")
+    add_finished_run(parser)
     parser.add_argument("--part", choices=("val", "test"), default="test", help="default: test")
     parser.add_argument(
         "--method", choices=SALIENCY_METHODS, default="gradcam", help="default: gradcam; occlusion suits every net"

@@ -3,14 +3,13 @@
 import argparse
 from pathlib import Path
 
-from cxr.parsers.group import Commands
+from cxr.parsers.group import Commands, add_finished_run
 
 
 def add(commands: Commands) -> None:
     """Add it to the commands of `cxr`."""
     parser = commands.add_parser("stress", help="what changes of brightness, contrast, scale and the like cost a run")
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="config values that changed: data.root=PATH")
+    add_finished_run(parser)
     parser.add_argument("--part", choices=("val", "test"), default="val", help="default: val")
     parser.add_argument("--images", type=int, default=500, metavar="N", help="images at most (default: 500)")
     parser.add_argument("--target", metavar="NAME", help="which target of a run with several")

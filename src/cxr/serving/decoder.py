@@ -10,6 +10,7 @@ import resource
 import signal
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def decode_all(connection: Connection, preprocesses: Sequence[Preprocess], limit
     """Serve one image after the other until the connection ends.
 
     A request is two messages, the indices of the preprocessings that are wanted, a byte each, and the file's content.
-    The answer is JSON with ``error``, or with ``shape``, ``view`` and ``subject``, and then a message of pixels for
+    The answer is JSON with ``error``, or with ``shape`` and what the file told, and then a message of pixels for
     each index.
     """
     _restrict_process(limits)
@@ -46,7 +47,7 @@ def _answer(connection: Connection, content: bytes, wanted: Sequence[Preprocess]
     except ImageError as error:
         _send(connection, {"error": str(error)[:1000]})
         return
-    _send(connection, {"shape": taken.shape, "view": taken.view, "subject": taken.subject})
+    _send(connection, {"shape": taken.shape, **asdict(taken.told)})
     for stored in taken.stored:
         connection.send_bytes(stored.tobytes())
 

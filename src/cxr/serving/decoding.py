@@ -20,7 +20,7 @@ import numpy as np
 from cxr.data.subject_words import ELSEWHERE, MAYBE_CHEST, NO_RADIOGRAPH
 from cxr.errors import ImageError
 from cxr.imaging.preprocess import Preprocess, Stored
-from cxr.inference.intake import Intake
+from cxr.inference.intake import Intake, Told
 from cxr.serving.decoder import decode_all
 from cxr.serving.settings import Limits
 
@@ -119,7 +119,7 @@ class _Decoder:
         if "error" in head:
             raise ImageError(str(head["error"]))
         stored = tuple(self._receive_stored(one) for one in wanted)
-        return Intake(stored, (head["shape"][0], head["shape"][1]), head["view"], head["subject"])
+        return Intake(stored, (head["shape"][0], head["shape"][1]), head["told"])
 
     def _receive_stored(self, preprocess: Preprocess) -> Stored:
         kind = np.dtype(preprocess.precision)
@@ -144,7 +144,7 @@ def _read_head(content: bytes) -> dict[str, Any]:
         if min(height, width) < 1:
             raise ValueError(f"an image of {height} x {width}")
         view, subject = VIEWS[VIEWS.index(head["view"])], SUBJECTS[SUBJECTS.index(head["subject"])]
-        return {"shape": (height, width), "view": view, "subject": subject}
+        return {"shape": (height, width), "told": Told(view, subject, int(head["frames"]))}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise OSError("not what a decoder says") from error
 

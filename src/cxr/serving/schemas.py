@@ -33,7 +33,10 @@ class ModelName(_Schema):
 class Warned(_Schema):
     """Why to read an answer with care."""
 
-    code: Literal["not_a_radiograph", "not_a_chest", "unlike_training", "inverted", "not_frontal", "not_calibrated"]
+    code: Literal[
+        "not_a_radiograph", "not_a_chest", "one_of_several", "unlike_training", "inverted", "not_frontal",
+        "not_calibrated",
+    ]  # fmt: skip
     text: str = Field(examples=["The image looks inverted: bones should be bright."])
 
 

@@ -140,7 +140,7 @@ class Service:
             self.measures.images.labels(ERROR).inc()
             return {"index": index, "status": ERROR, "error": str(error)}
         scores = await self._batcher.score(intake.stored)
-        (verdict,) = judge(self.predictor, scores, [intake.view], [intake.subject])
+        (verdict,) = judge(self.predictor, scores, [intake.told])
         self.measures.count_verdict(verdict)
         return {
             "index": index,
