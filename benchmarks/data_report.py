@@ -14,20 +14,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 SIDE = 1024
 
 
 def main() -> None:
-    """Write the images, time the command twice, print one line for each."""
+    """Write the images, time the command twice, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     images = parser.parse_args().images
+    table = Table("command", "seconds", title=f"{images} images, load average {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_images(root / "images", images)
         for caches in ("nothing cached", "again"):
-            print(f"{images} images, {caches}: {time_report(root):.1f} s, load average {os.getloadavg()[0]:.1f}")
+            table.add_row(caches, f"{time_report(root):.1f}")
+    Console().print(table)
 
 
 def write_images(folder: Path, count: int) -> None:

@@ -1,4 +1,4 @@
-"""All benchmarks in a short form, kept and compared: python benchmarks/run_all.py [--compare].
+"""All benchmarks of speed in a short form, kept and compared: python benchmarks/run_all.py [--compare].
 
 Each is a process of its own and prints tables. What counts in them are the ratios of this project to what it stands
 beside in the same run, since seconds depend on whatever else the machine does. They are kept in
@@ -6,17 +6,19 @@ beside in the same run, since seconds depend on whatever else the machine does. 
 docs/performance.md, between two marks.
 
 --compare measures too, but writes nothing: it names each ratio that is more than 10% below the last stored one of this
-machine, and ends with exit code 1 where there is one.
+machine or was not measured, and ends with exit code 1 where there is one.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -39,25 +41,39 @@ class Benchmark:
         script: Name of the file.
         arguments: Its short form.
         keys: Columns that name a row.
-        ratio: Column of this project's speed by that of what it stands beside: more is better.
+        ratio: Column of this project's speed by that of what it stands beside, more is better; None where it stands
+            beside nothing, and is only stored.
+        own: Cell that every row of this project has; None where all rows are.
     """
 
     script: str
     arguments: str
-    keys: tuple[str, ...]
-    ratio: str
+    keys: tuple[str, ...] = ()
+    ratio: str | None = None
+    own: str | None = None
 
 
 BENCHMARKS = (
-    Benchmark("training", "--rounds 3 --batch 16 --files 4", ("net", "beside"), "ratio"),
+    Benchmark(
+        "training", "--nets custom_cnn mobilenetv3 --encodings jpeg2000 --rounds 3 --batch 16 --files 4",
+        ("net", "beside"), "ratio",
+    ),
+    Benchmark("ceilings", "--batch 16 --steps 3", ("net",), "of multiply"),
     Benchmark("training_memory", "", ("images",), "ratio"),
     Benchmark("startup", "", ("what",), "ratio"),
     Benchmark("freed_memory", "--batch 16 --turns 3", ("net",), "ratio"),
     Benchmark("channels_last", "--batch 8 --steps 3", ("net",), "ratio"),
-    Benchmark("input_pipeline", "--files 8 --warm-images 2000", ("files", "pipeline"), "warm / plain"),
+    Benchmark(
+        "input_pipeline", "--files 8 --warm-images 2000", ("files", "pipeline"), "warm / plain", "this project"
+    ),
+    Benchmark("shards", "--images 10000", ("step",), "ratio"),
     Benchmark("serving", "--rounds 2 --clients 1 4 --memory-requests 0", ("server", "clients"), "x plain"),
     Benchmark("bootstrap", "--loop-draws 5", ("classes",), "ratio"),
-)
+    Benchmark("pruning", "--seeds 0 --trials 8 --epochs 8 --pruners halving", ("seed", "pruner"), "saved"),
+    Benchmark("leak_gate", "--studies 60 --copied 10 --images 2000"),
+    Benchmark("data_report", "--images 300"),
+    Benchmark("samples_table", "--rows 100000"),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -68,11 +84,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only is not None and not arguments.compare:
         parser.error("--only goes with --compare: what is stored is whole")
+    before = read_last(RESULTS, name_machine()) if arguments.compare else None
     chosen = [one for one in BENCHMARKS if arguments.only is None or one.script in arguments.only]
     result = {**describe(), "benchmarks": {one.script: run(one) for one in chosen}}
-    if arguments.compare:
-        before = read_last(RESULTS, result["machine"])
-        slower = find_regressions(ratios_of(before), ratios_of(result))
+    if before is not None:
+        slower = find_regressions(ratios_of(before, result["benchmarks"]), ratios_of(result))
         print("\n".join(slower) if slower else "no ratio is more than 10% below the stored one")
         sys.exit(int(bool(slower)))
     store(result, RESULTS)
@@ -125,30 +141,33 @@ def split_row(line: str, border: str) -> list[str]:
 
 
 def find_ratios(benchmark: Benchmark, rows: list[dict[str, str]]) -> dict[str, float]:
-    """Name of a row -> its ratio."""
-    with_ratio = (row for row in rows if benchmark.ratio in row)
+    """Name of a row of this project -> its ratio."""
     return {
         ", ".join(row[key] for key in benchmark.keys): float(row[benchmark.ratio].replace(",", ""))
-        for row in with_ratio
+        for row in rows
+        if benchmark.ratio in row and (benchmark.own is None or benchmark.own in row.values())
     }
 
 
-def ratios_of(result: dict[str, Any]) -> dict[str, float]:
-    """Every ratio of a result by the name of its benchmark and row."""
+def ratios_of(result: dict[str, Any], scripts: Iterable[str] | None = None) -> dict[str, float]:
+    """Every ratio of a result by the name of its benchmark and row; `scripts`: of these benchmarks alone."""
     return {
         f"{script}: {name}": ratio
         for script, one in result["benchmarks"].items()
+        if scripts is None or script in scripts
         for name, ratio in one["ratios"].items()
     }
 
 
 def find_regressions(before: dict[str, float], now: dict[str, float]) -> list[str]:
-    """A line for each ratio that both have and that has become more than 10% smaller."""
-    return [
-        f"{name}: {now[name]:.2f}, was {ratio:.2f} ({now[name] / ratio - 1:+.0%})"
-        for name, ratio in before.items()
-        if name in now and now[name] < TOLERATED * ratio
-    ]
+    """A line for each ratio that has become more than 10% smaller, or that there is no more."""
+    lines = []
+    for name, ratio in before.items():
+        if math.isnan(now.get(name, math.nan)):
+            lines.append(f"{name}: not measured, was {ratio:.2f}")
+        elif now[name] < TOLERATED * ratio:
+            lines.append(f"{name}: {now[name]:.2f}, was {ratio:.2f} ({now[name] / ratio - 1:+.0%})")
+    return lines
 
 
 def file_name(result: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 One table in one run, on a synthetic slice: writing shards, filling a cache from them, and reading batches in random
 order from the filled cache, as an epoch does. The shards lie on the disk of this machine and are in its page cache, so
-the network and object storage are left out; `cp` is the same files copied, for comparison.
+the network and object storage are left out; `cp` is the same files copied, and the ratio is to it.
 """
 
 import argparse
@@ -32,11 +32,13 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} CPU cores, load average {os.getloadavg()[0]:.1f}")
     preprocess = Preprocess(size=(arguments.size, arguments.size))
-    table = Table("step", "images/s", "MB/s")
+    table = Table("step", "images/s", "MB/s", "ratio")
     with tempfile.TemporaryDirectory() as folder:
-        for step, seconds in measure(Path(folder), arguments.images, preprocess).items():
-            megabytes = arguments.images * image_bytes(preprocess) / 1e6
-            table.add_row(step, f"{arguments.images / seconds:,.0f}", f"{megabytes / seconds:,.0f}")
+        measured = measure(Path(folder), arguments.images, preprocess)
+    megabytes = arguments.images * image_bytes(preprocess) / 1e6
+    for step, seconds in measured.items():
+        rates = (f"{arguments.images / seconds:,.0f}", f"{megabytes / seconds:,.0f}")
+        table.add_row(step, *rates, f"{measured['cp'] / seconds:.2f}")
     Console().print(table)
 
 

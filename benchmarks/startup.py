@@ -3,10 +3,11 @@
 The table has medians of seconds on the clock and of the processor, on a warm cache of small phantoms:
 
 - importing Lightning: `import pytorch_lightning` in a new process, what every program that trains with it pays;
-- first step: `train.py experiment=demo debug=fast`, which ends after one batch of training and one of validation.
+- first step: `train.py experiment=demo debug=fast`, which ends after one batch of training and one of validation;
+- a trial beyond its epochs: in a sweep of trials of one epoch, the time from the start of a trial to the start of the
+  next one, with all that a sweep writes between them, without the seconds of its epochs (`history.csv`).
 
-Last line: a sweep of some trials of one epoch; a trial's seconds without those of its epochs (`history.csv`).
-The ratio is importing Lightning divided by the row, of processor seconds.
+The commands take turns. The ratio is the seconds of importing Lightning divided by those of the row.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+import optuna
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +40,7 @@ def run(words: list[str], folder: Path) -> Cost:
 
 
 def sweep(folder: Path, trials: int) -> list[float]:
-    """Seconds of each trial but the first without those of its epochs: the first one imports what all need."""
+    """Seconds from trial to trial without those of their epochs; the first one imports what all need, and is left out."""
     words = ["run.py", "-m", "hparams_search=study", "study_name=bench", *SMALL, f"hydra.sweeper.n_trials={trials}"]
     searched = [
         "optimizer.lr=tag(log,interval(1e-4,1e-2))",
@@ -48,16 +50,17 @@ def sweep(folder: Path, trials: int) -> list[float]:
     ]
     run([*words, *searched], folder)
     place = folder / "logs" / "sweeps" / "bench"
-    table = pd.read_csv(place / "trials.csv").sort_values("number")
-    trained = [pd.read_csv(place / f"trial_{number}" / "history.csv")["seconds"].sum() for number in table["number"]]
-    return list((table["seconds"] - trained)[1:])
+    study = optuna.load_study(study_name="bench", storage=f"sqlite:///{place}/study.db")
+    starts = pd.Series([trial.datetime_start for trial in study.trials]).sort_values()
+    trained = [pd.read_csv(place / f"trial_{number}" / "history.csv")["seconds"].sum() for number in starts.index]
+    return list((starts.diff().shift(-1).dt.total_seconds() - trained)[1:-1])
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=3, help="that each command is run")
-    parser.add_argument("--trials", type=int, default=4, help="of the sweep; 0 for no sweep")
+    parser.add_argument("--trials", type=int, default=10, help="of the sweep, at least 3; 0 for no sweep")
     arguments = parser.parse_args()
     commands = {
         "importing Lightning": ["-c", "import pytorch_lightning"],
@@ -66,22 +69,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(commands["first step"], folder)  # makes the phantoms and the cache
-        costs = {what: [run(words, folder) for _ in range(arguments.times)] for what, words in commands.items()}
+        turns = [{what: run(words, folder) for what, words in commands.items()} for _ in range(arguments.times)]
         beyond = sweep(folder, arguments.trials) if arguments.trials else []
-    print_costs(costs)
-    if beyond:
-        print(f"a trial beyond its epochs: {median(beyond):.1f} s, median of {len(beyond)}")
+    costs = {what: [turn[what] for turn in turns] for what in commands}
+    print_costs(costs, beyond)
 
 
-def print_costs(costs: dict[str, list[Cost]]) -> None:
-    """Seconds of each command, and how many times they are those of importing Lightning."""
+def print_costs(costs: dict[str, list[Cost]], beyond: list[float]) -> None:
+    """Seconds of each command and of a trial, and how many times they are those of importing Lightning."""
     table = Table(title=f"load average {os.getloadavg()[0]:.1f}", title_justify="left")
     for column in ("what", "seconds", "processor", "ratio"):
         table.add_column(column, justify="left" if column == "what" else "right")
     medians = {what: tuple(median(values) for values in zip(*each, strict=True)) for what, each in costs.items()}
+    importing = medians["importing Lightning"][0]
     for what, (seconds, processor) in medians.items():
-        ratio = medians["importing Lightning"][1] / processor
-        table.add_row(what, f"{seconds:.1f}", f"{processor:.1f}", f"{ratio:.2f}")
+        table.add_row(what, f"{seconds:.1f}", f"{processor:.1f}", f"{importing / seconds:.2f}")
+    if beyond:
+        table.add_row("a trial beyond its epochs", f"{median(beyond):.1f}", "", f"{importing / median(beyond):.2f}")
     Console().print(table)
 
 

@@ -4,16 +4,16 @@ Every way trains the same net from random weights on batches of the same size at
 
 - this project: what train.py does with `experiment=demo`, its callbacks, logger, progress bar and image cache, without
   augmentation;
-- bare loop: torch alone, all images in memory as bytes, in the same precision, in channels-last memory, with
-  `keep_freed_memory` and the same way of waiting for threads (OMP_WAIT_POLICY);
+- bare loop: torch alone, all images in the device's memory as bytes, in the same precision, in channels-last memory,
+  with `keep_freed_memory` and the same way of waiting for threads (OMP_WAIT_POLICY);
 - files: as the reference systems have it: float32, contiguous memory, a DataLoader with a process per core that reads,
   scales and resizes each file in each epoch; radiographs of 2336 x 2836 pixels as JPEG 2000 or uncompressed DICOM, or
   as 16-bit PNG.
 
 Each way is a process of its own, and they take turns of some steps: all others, and their loader processes, stand still
-meanwhile. A ratio is the median over the rounds of this project's rate divided by the other's in the same round, so
-that whatever else the machine does falls on both. `by processor` is the same of processor seconds, which other programs
-change less; it is empty where several processes share the work, and on a GPU.
+meanwhile; the first step of a turn does not count. A ratio is the median over the rounds of this project's rate divided
+by the other's in the same round, so that whatever else the machine does falls on both. `by processor` is the same of
+processor seconds, which other programs change less; it is empty where several processes share the work, and on a GPU.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from cxr.entry import prepare_environment
 from cxr.memory import keep_freed_memory
 from cxr.models.build import build_net
 
-SIZE, CLASSES, WARM_UP = 224, 2, 3
+SIZE, CLASSES, WARM_UP, STEPS_TO_SETTLE = 224, 2, 3, 1
 POLICY = "OMP_WAIT_POLICY"
 ENCODINGS = ("jpeg2000", "uncompressed", "png")
 
@@ -132,22 +132,29 @@ class Turns:
 
     def __init__(self, connection: Connection, job: Job, steps: int) -> None:
         self.connection, self.job, self.steps = connection, job, steps
-        self.count = -WARM_UP
+        self.count, self.first = 0, -1
 
     def step(self) -> None:
         """Call it when a step has been made."""
         self.count += 1
-        if self.count not in (0, self.steps):
-            return
+        if self.count == WARM_UP and self.first < 0:
+            self._wait(None)
+        if self.count == self.first:
+            self._synchronize()
+            self.started, self.used = time.perf_counter(), time.process_time()
+        if self.count == self.first + self.steps:
+            self._synchronize()
+            seconds, processor = time.perf_counter() - self.started, time.process_time() - self.used
+            self._wait(Turn(self.steps * self.job.batch, seconds, processor))
+
+    def _wait(self, turn: Turn | None) -> None:
+        self.connection.send(turn)
+        self.connection.recv()
+        self.count, self.first = 0, STEPS_TO_SETTLE
+
+    def _synchronize(self) -> None:
         if self.job.device == "cuda":
             torch.cuda.synchronize()
-        if self.count == 0:
-            self.connection.send(None)
-        else:
-            seconds, processor = time.perf_counter() - self.started, time.process_time() - self.used
-            self.connection.send(Turn(self.steps * self.job.batch, seconds, processor))
-        self.connection.recv()
-        self.count, self.started, self.used = 0, time.perf_counter(), time.process_time()
 
 
 def train_by_project(turns: Turns, job: Job) -> None:
@@ -186,7 +193,7 @@ def train_bare(turns: Turns, job: Job) -> None:
 
     keep_freed_memory()
     device = torch.device(job.device)
-    images, labels = read_small(job.folder / "small")
+    images, labels = (one.to(device) for one in read_small(job.folder / "small"))
     net = build_net(num_classes=CLASSES, **NETS[job.net].arguments).to(device, memory_format=torch.channels_last)
     if job.compile:
         net.compile()
@@ -194,11 +201,11 @@ def train_bare(turns: Turns, job: Job) -> None:
     low, high = net.input_contract.low, net.input_contract.high
     mixed = fastest_precision("gpu" if job.device == "cuda" else "cpu") == MIXED
     while True:
-        for rows in torch.randperm(len(images))[: len(images) // job.batch * job.batch].split(job.batch):
-            image = images[rows].to(device, non_blocking=True).unsqueeze(1).float() * ((high - low) / 255) + low
+        for rows in torch.randperm(len(images), device=device)[: len(images) // job.batch * job.batch].split(job.batch):
+            image = images[rows].unsqueeze(1).float() * ((high - low) / 255) + low
             with torch.autocast(job.device, dtype=torch.bfloat16, enabled=mixed):
                 logits = net(image.contiguous(memory_format=torch.channels_last))
-                loss = nn.functional.cross_entropy(logits, labels[rows].to(device, non_blocking=True))
+                loss = nn.functional.cross_entropy(logits, labels[rows])
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -216,6 +223,7 @@ def train_from_files(turns: Turns, job: Job, encoding: str) -> None:
         files,
         job.batch,
         num_workers=os.cpu_count() or 1,
+        prefetch_factor=1,  # used up by the first steps: no turn is fed by what was decoded before it
         pin_memory=job.device == "cuda",
         multiprocessing_context="fork",
     )
@@ -336,17 +344,18 @@ def measure(job: Job, encodings: list[str], rounds: int) -> dict[str, list[Turn]
     """Turns of every way, one after the other in each round."""
     policy = os.environ[POLICY]
     with ExitStack() as stack:
-        ways = {
-            "this project": Way(train_by_project, job, job.steps, policy),
-            "bare loop": Way(train_bare, job, job.steps, policy),
-        }
+        ways: dict[str, Way] = {}
+
+        def start(name: str, *arguments: Any) -> None:
+            ways[name] = Way(*arguments)
+            stack.callback(ways[name].stop)
+            ways[name].wait_until_ready()
+
+        start("this project", train_by_project, job, job.steps, policy)
+        start("bare loop", train_bare, job, job.steps, policy)
         workers = os.cpu_count() or 1  # each makes whole batches, which come together
         for encoding in encodings:
-            ways[f"files: {encoding}"] = Way(train_from_files, job, workers * job.scale, None, encoding)
-        for way in ways.values():
-            stack.callback(way.stop)
-        for way in ways.values():
-            way.wait_until_ready()
+            start(f"files: {encoding}", train_from_files, job, workers * job.scale, None, encoding)
         turns: dict[str, list[Turn]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
@@ -400,8 +409,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_large(folder, arguments.encodings, arguments.files)
-        steps = WARM_UP + 1 + arguments.rounds * arguments.longer * max(NETS[net].steps for net in arguments.nets)
-        write_small(folder / "small", int(arguments.batch * (steps + 1) / 0.8))  # one epoch: no turn has a validation
+        turn = STEPS_TO_SETTLE + arguments.longer * max(NETS[net].steps for net in arguments.nets)
+        write_small(
+            folder / "small", int(arguments.batch * (WARM_UP + 2 + arguments.rounds * turn) / 0.8)
+        )  # one epoch: no turn has a validation
         for net in arguments.nets:
             job = Job(net, folder, arguments.batch, arguments.device, arguments.compile, arguments.longer)
             add_rows(table, job, measure(job, arguments.encodings, arguments.rounds))

@@ -41,8 +41,25 @@ def test_what_rich_prints_is_read_back(bench):
     ("now", "flagged"), [(1.0, False), (0.91, False), (0.9, False), (0.89, True), (3.0, False)], ids=str
 )
 def test_only_a_fall_of_more_than_a_tenth_is_flagged(bench, now, flagged):
-    lines = bench.find_regressions({"training: a": 1.0, "gone": 5.0}, {"training: a": now, "new": 0.01})
+    lines = bench.find_regressions({"training: a": 1.0}, {"training: a": now, "new": 0.01})
     assert lines == (["training: a: 0.89, was 1.00 (-11%)"] if flagged else [])
+
+
+@pytest.mark.parametrize("now", [{}, {"training: a": float("nan")}], ids=["gone", "nan"])
+def test_what_is_not_measured_any_more_is_flagged(bench, now):
+    assert bench.find_regressions({"training: a": 5.0}, now) == ["training: a: not measured, was 5.00"]
+
+
+def test_others_rows_do_not_count(bench):
+    rows = [{"files": "png", "pipeline": name, "warm / plain": "2.0"} for name in ("this project", "MONAI")]
+    pipeline = next(one for one in bench.BENCHMARKS if one.script == "input_pipeline")
+    assert bench.find_ratios(pipeline, rows) == {"png, this project": 2.0}
+
+
+def test_every_benchmark_of_speed_is_among_them(bench):
+    of_models = {"reference_table", "demo_seeds"}
+    scripts = {path.stem for path in SCRIPT.parent.glob("*.py")}
+    assert {one.script for one in bench.BENCHMARKS} == scripts - of_models - {"run_all"}
 
 
 def test_absolute_numbers_do_not_count(bench):
@@ -102,3 +119,11 @@ def test_comparing_ends_with_an_exit_code(bench, tmp_path, monkeypatch, capsys):
         assert ended.value.code == code
     assert "training: a: 1.00, was 2.00 (-50%)" in capsys.readouterr().out
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_a_stored_result_nothing_is_measured(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "run", lambda one: pytest.fail("it measured"))
+    monkeypatch.setattr("sys.argv", ["run_all.py", "--compare"])
+    with pytest.raises(SystemExit, match="expected a stored result"):
+        bench.main()
