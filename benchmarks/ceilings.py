@@ -63,7 +63,8 @@ def main() -> None:
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     title = (
         f"{where}, {'bf16' if mixed else 'float32'}, {multiply / 1e12:.2f} TFLOP/s matrix multiply, "
-        f"{copy / 1e9:.0f} GB/s copy; {arguments.size} px, batch {arguments.batch}, load average {os.getloadavg()[0]:.1f}"
+        f"{copy / 1e9:.0f} GB/s copy; {arguments.size} px, batch {arguments.batch}, "
+        f"load average {os.getloadavg()[0]:.1f}"
     )
     table = Table("net", "images/s", "TFLOP/s", "of multiply", "GB/s", "of copy", title=title, title_justify="left")
     for name in arguments.nets:

@@ -40,7 +40,7 @@ def run(words: list[str], folder: Path) -> Cost:
 
 
 def sweep(folder: Path, trials: int) -> list[float]:
-    """Seconds from trial to trial without those of their epochs; the first one imports what all need, and is left out."""
+    """Seconds from trial to trial without those of their epochs, but of the first, which imports what all need."""
     words = ["run.py", "-m", "hparams_search=study", "study_name=bench", *SMALL, f"hydra.sweeper.n_trials={trials}"]
     searched = [
         "optimizer.lr=tag(log,interval(1e-4,1e-2))",

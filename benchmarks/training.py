@@ -132,17 +132,17 @@ class Turns:
 
     def __init__(self, connection: Connection, job: Job, steps: int) -> None:
         self.connection, self.job, self.steps = connection, job, steps
-        self.count, self.first = 0, -1
+        self.count = -WARM_UP
 
     def step(self) -> None:
         """Call it when a step has been made."""
         self.count += 1
-        if self.count == WARM_UP and self.first < 0:
+        if self.count == 0:
             self._wait(None)
-        if self.count == self.first:
+        elif self.count == STEPS_TO_SETTLE:
             self._synchronize()
             self.started, self.used = time.perf_counter(), time.process_time()
-        if self.count == self.first + self.steps:
+        elif self.count == STEPS_TO_SETTLE + self.steps:
             self._synchronize()
             seconds, processor = time.perf_counter() - self.started, time.process_time() - self.used
             self._wait(Turn(self.steps * self.job.batch, seconds, processor))
@@ -150,7 +150,7 @@ class Turns:
     def _wait(self, turn: Turn | None) -> None:
         self.connection.send(turn)
         self.connection.recv()
-        self.count, self.first = 0, STEPS_TO_SETTLE
+        self.count = 0
 
     def _synchronize(self) -> None:
         if self.job.device == "cuda":
