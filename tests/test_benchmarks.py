@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from cxr.data.leaks.films import LINKED, NEAR
@@ -30,6 +31,30 @@ def test_channels_last_prints_both_rates_and_their_ratio(monkeypatch, capsys):
     row = next(line for line in printed.splitlines() if "custom_cnn" in line)
     contiguous, channels_last, ratio = (float(number) for number in re.findall(r"\d+\.\d+", row))
     assert ratio == pytest.approx(channels_last / contiguous, rel=0.1)
+
+
+@pytest.mark.slow
+def test_ceilings_count_what_a_step_does(monkeypatch, capsys):
+    monkeypatch.setattr("cxr.memory.keep_freed_memory", lambda: None)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ceilings = runpy.run_path(str(BENCHMARKS / "ceilings.py"))
+    weight, image = torch.rand(8, 4, requires_grad=True), torch.rand(2, 4)
+    operations, moved = ceilings["count"](lambda: image @ weight.t())
+    assert operations == 2 * 2 * 4 * 8
+    assert moved == 4 * (2 * 4 + 4 * 8 + 2 * 8), "the transposed weight is a view"
+
+    monkeypatch.setattr(sys, "argv", ["", "--steps", "1", "--size", "64", "--batch", "2", "--nets", "custom_cnn"])
+    monkeypatch.setenv("COLUMNS", "120")
+    ceilings["main"]()
+    assert re.search(r"│ custom_cnn +│ \d+\.\d", capsys.readouterr().out)
+
+
+def test_shards_are_put_beside_a_copy_of_them(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["shards.py", "--images", "40", "--size", "16"])
+    runpy.run_path(str(BENCHMARKS / "shards.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert re.search(r"│ cp .*│ 1\.00 +│", printed)
+    assert "read an epoch from the cache" in printed
 
 
 @pytest.mark.slow
