@@ -55,7 +55,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark(
-        "training", "--nets custom_cnn mobilenetv3 --encodings jpeg2000 --rounds 3 --batch 16 --files 4",
+        "training", "--nets custom_cnn --encodings jpeg2000 --rounds 3 --batch 16 --files 4",
         ("net", "beside"), "ratio",
     ),
     Benchmark("ceilings", "--batch 16 --steps 3", ("net",), "of multiply"),
@@ -69,7 +69,7 @@ BENCHMARKS = (
     Benchmark("shards", "--images 10000", ("step",), "ratio"),
     Benchmark("serving", "--rounds 2 --clients 1 4 --memory-requests 0", ("server", "clients"), "x plain"),
     Benchmark("bootstrap", "--loop-draws 5", ("classes",), "ratio"),
-    Benchmark("pruning", "--seeds 0 --trials 8 --epochs 8 --pruners halving", ("seed", "pruner"), "saved"),
+    Benchmark("pruning", "--seeds 0 --trials 6 --epochs 8 --pruners halving", ("seed", "pruner"), "saved"),
     Benchmark("leak_gate", "--studies 60 --copied 10 --images 2000"),
     Benchmark("data_report", "--images 300"),
     Benchmark("samples_table", "--rows 100000"),
