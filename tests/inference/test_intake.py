@@ -52,8 +52,8 @@ def test_the_subject_is_that_of_the_header(tmp_path, elements, subject):
 def test_a_file_says_how_many_images_it_has(tmp_path):
     pages = [Image.fromarray((RAMP // shift).astype(np.uint8)) for shift in (16, 32, 64)]
     pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
-    frames = np.stack([RAMP, RAMP // 2])
-    save(tmp_path / "a.dcm", make_dataset(frames, bits=12, NumberOfFrames=2, Rows=40, Columns=50), frames)
+    frames = np.concatenate([RAMP, RAMP // 2])
+    save(tmp_path / "a.dcm", make_dataset(frames, bits=12, NumberOfFrames=2, Rows=40), frames)
     for name, count in (("a.tiff", 3), ("a.dcm", 2)):
         with pytest.warns(UserWarning, match="only the first is read"):
             assert take_in(tmp_path / name, PREPROCESSES).told == Told(frames=count)
