@@ -101,6 +101,7 @@ def test_closing_answers_what_waits():
     predictor = Slow(class_names=["a"])
     assert asyncio.run(scenario(Batcher(predictor, lambda timing: None), predictor)) == [0, 5]
 
+
 def test_a_measure_that_cannot_be_written_keeps_nobody_from_being_predicted():
     def fail(timing):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -110,4 +111,3 @@ def test_a_measure_that_cannot_be_written_keeps_nobody_from_being_predicted():
         return [float((await asyncio.wait_for(ask(batcher, value), 20)).item()) for value in (1, 2)]
 
     assert run(scenario, tell=fail)[0] == [1, 2]
-

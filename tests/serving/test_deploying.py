@@ -489,9 +489,7 @@ def test_the_guide_makes_and_rotates_keys(tmp_path, capsys, monkeypatch):
 
     monkeypatch.delenv("CXR_API_KEYS", raising=False)
     start = "runuser --user cxr -- /opt/cxr/.venv/bin/cxr "
-    (words,) = set(
-        re.findall(rf"^{start}(serve --new-key --keys) /var/lib/cxr/serve_keys\.json$", GUIDE, re.MULTILINE)
-    )
+    (words,) = set(re.findall(rf"^{start}(serve --new-key --keys) /var/lib/cxr/serve_keys\.json$", GUIDE, re.MULTILINE))
     file = tmp_path / "serve_keys.json"
     made = []
     for _ in range(3):

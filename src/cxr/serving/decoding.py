@@ -95,7 +95,7 @@ class _Decoder:
             self._connection, self._process = _launch(self._preprocesses, self._limits)
         except (OSError, EOFError) as error:
             raise NoDecoderError(
-                "expected a process that decodes the image, but the system gives none at the moment; send it again later"
+                "expected a process that decodes the image, but the system gives none at the moment; send it later"
             ) from error
 
     def decode(self, content: bytes, wanted: Sequence[int]) -> Intake:
