@@ -122,6 +122,7 @@ def test_a_process_that_begins_to_answer_costs_its_image(decoders, png):
 
 
 def test_a_process_that_says_what_nobody_asked_is_replaced(decoders, png):
+    decode(decoders, png)
     with another_side(decoders) as side:
         side.send_bytes(b'{"error": "of another image"}')
         assert decode(decoders, png).shape == (60, 40)
