@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import cv2
 import numpy as np
@@ -43,6 +45,12 @@ from cxr.imaging.preprocess import Preprocess
 from cxr.inference.engines import ENGINES, ONNX, TORCH, open_predictor
 from cxr.serving.settings import usable_cores
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from cxr.inference.predictor import Predictor
+    from cxr.serving.settings import Settings
+
 SIZE, CLASSES, FILES = 224, ["normal", "pneumonia"], 16
 DENSENET = {"name": "xrv_densenet121", "weights": None}
 TINY = {"name": "custom_cnn", "filters_1": 4, "filters_2": 4, "filters_3": 4, "filters_4": 4, "dense_units": 8}
@@ -50,6 +58,7 @@ PLAIN = {"plain, all cores each": (1, usable_cores()), "plain, a core each": (us
 """Name -> (requests at a time, compute threads of each)."""
 
 PORTS = count(18_400)
+NET_SECONDS = "/net_seconds"
 BOUNDARY = "benchmark"
 SECONDS_TO_START = 300
 MIB = 2**20
@@ -87,6 +96,12 @@ def shared_memory(process: psutil.Process) -> int:
         return 0
 
 
+def processor_seconds(process: psutil.Process) -> float:
+    """What a process has computed so far, in all its threads."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 class Server:
     """A server in a process of its own, and the largest memory that it was seen to use.
 
@@ -117,9 +132,10 @@ class Server:
         return sum(map(shared_memory, self._processes())) / MIB
 
     def seconds_beside_the_net(self) -> float:
-        """Processor time so far of HTTP, decoding and preprocessing: first threads, for nets run in others."""
-        threads = [thread for process in self._processes() for thread in process.threads() if thread.id == process.pid]
-        return sum(thread.user_time + thread.system_time for thread in threads)
+        """Processor time so far of all its processes, but for what its net took: HTTP, decoding and preprocessing."""
+        with urlopen(f"http://127.0.0.1:{self.port}{NET_SECONDS}", timeout=SECONDS_TO_START) as answer:
+            net = float(json.load(answer))
+        return sum(processor_seconds(process) for process in self._processes()) - net
 
     def stop(self) -> None:
         """End it."""
@@ -206,13 +222,59 @@ def opened(line: str, port: int, path: str) -> Iterator[Server]:
 def serve_ours(bundle: str, engine: str, port: int) -> None:
     """This server, as the command line starts it; the limit of requests per key is out of the way."""
     from cxr.entry import prepare_environment
-    from cxr.serving.run import serve
+    from cxr.serving import run
     from cxr.serving.settings import Settings
 
     prepare_environment()
+    run.make_worker_app = make_counting_app
     most = 10**6
     settings = Settings(bundle=Path(bundle), engine=engine, port=port, key_file=None, requests_per_second=most)
-    serve(settings, tell=lambda address: None)
+    run.serve(settings, tell=lambda address: None)
+
+
+def make_counting_app(settings: "Settings") -> "FastAPI":
+    """The application of a worker, which also tells what its net has computed so far."""
+    from cxr.serving import run, service
+
+    seconds = NetSeconds()
+    open_alone = service.open_predictor
+
+    def open_watched(*choice: Any) -> "Predictor":
+        predictor = open_alone(*choice)
+        seconds.watch(type(predictor))
+        return predictor
+
+    service.open_predictor = open_watched
+    app = run.make_worker_app(settings)
+    app.get(NET_SECONDS)(seconds.total)
+    return app
+
+
+class NetSeconds:
+    """Processor time of a net in this process: that of compute threads, and of whoever asks it meanwhile."""
+
+    def __init__(self) -> None:
+        self._asking = 0.0
+
+    def watch(self, kind: Any) -> None:
+        """Count what its `ask` takes of the thread that calls it."""
+        ask = kind.ask
+
+        def counted(*given: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return ask(*given)
+            finally:
+                self._asking += time.thread_time() - start
+
+        kind.ask = counted
+
+    def total(self) -> float:
+        """Seconds so far. Python's own threads compute no net but where they ask it."""
+        own = {thread.native_id for thread in threading.enumerate()}
+        return self._asking + sum(
+            thread.user_time + thread.system_time for thread in psutil.Process().threads() if thread.id not in own
+        )
 
 
 def serve_plain(bundle: str, requests: int, threads: int, port: int) -> None:

@@ -4,6 +4,8 @@ import re
 import runpy
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,25 @@ def test_memory_of_training_is_told(monkeypatch, capsys):
     runpy.run_path(str(BENCHMARKS / "training_memory.py"), run_name="__main__")
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ 200 "))
     assert float(row.split("│")[3]) > 0
+
+
+def test_serving_tells_what_a_net_computes_from_all_else():
+    """Both are computed by one thread, which is not the first of the process and has ended."""
+
+    def compute(images):
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+
+    def work():
+        compute("preprocessing")
+        net.ask("images")
+
+    net = type("Net", (), {"ask": staticmethod(compute)})
+    seconds = runpy.run_path(str(BENCHMARKS / "serving.py"))["NetSeconds"]()
+    seconds.watch(net)
+    before = seconds.total()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert 0.2 <= seconds.total() - before < 0.35

@@ -59,6 +59,7 @@ def test_every_option_counts(tmp_path, bundle):
 def test_the_largest_request_fits_into_the_memory_for_all(tmp_path, bundle, mb, waiting):
     limits = settings_of(tmp_path, "--bundle", bundle, "--max-mb", mb).limits
     assert (limits.max_body_bytes, limits.max_waiting_bytes) == (mb * 2**20, waiting * 2**20)
+    assert limits.max_file_bytes == waiting * 2**20
 
 
 def test_a_run_folder_stands_for_its_bundle(tmp_path, bundle):

@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from cxr.errors import ImageError
-from cxr.imaging import dicom_file, guard
+from cxr.imaging import guard
 from cxr.imaging.dicom import read_dicom, read_dicom_header
 from cxr.imaging.image import is_dicom, read_image, read_pixels
 
@@ -164,7 +164,7 @@ def test_small_file_that_inflates_beyond_the_limit(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.dcm", make_dataset(stored), stored, DeflatedExplicitVRLittleEndian)
     assert path.stat().st_size < 20_000
     assert read_pixels(path).shape == stored.shape
-    monkeypatch.setattr(dicom_file, "MAX_BYTES", 3_000_000)
+    monkeypatch.setattr(guard, "MAX_BYTES", 3_000_000)
     for read in (read_dicom, read_dicom_header):
         assert_refused(read, path, "expected at most 3000000 bytes once inflated, but there are more; leave it out")
 

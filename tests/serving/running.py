@@ -50,6 +50,11 @@ class Running:
         """The ids of the worker processes."""
         return {child.pid for child in psutil.Process(self.process.pid).children() if _is_worker(child)}
 
+    def decoders(self):
+        """The processes that decode: whatever the fork servers of the workers have made."""
+        forking = [child for pid in self.workers() for child in psutil.Process(pid).children()]
+        return [decoder for one in forking for decoder in one.children()]
+
     def stop(self, sent=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(sent)

@@ -3,6 +3,7 @@ import base64
 import io
 import re
 import shutil
+from tempfile import SpooledTemporaryFile
 from typing import get_args
 
 import httpx2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.formparsers import MultiPartParser
 
 from cxr.errors import WeightsError
 from cxr.imaging.preprocess import Preprocess
@@ -18,6 +20,7 @@ from cxr.inference.engines import open_predictor
 from cxr.inference.verdict import WARNINGS
 from cxr.serving import service as service_module
 from cxr.serving.app import make_app
+from cxr.serving.decoding import NoDecoderError
 from cxr.serving.schemas import Explanation, Failure, ModelFacts, Prediction, Shown, Warned
 from cxr.serving.settings import usable_cores
 
@@ -57,6 +60,18 @@ def test_an_image_is_the_same_however_it_comes(client, png, pixels):
     alone = pytest.approx(send(client, png).json()["results"][0]["probs"], abs=1e-6)
     assert one["probs"] == alone
     assert two["probs"] == alone
+
+
+@pytest.mark.parametrize("pixels", [[[7]], [[0, 90]], [[0], [90]], [[0, 30, 90]] * 2], ids=["1x1", "1x2", "2x1", "2x3"])
+def test_a_small_array_is_treated_as_a_small_file(client, pixels):
+    file, array = {"base64": base64.b64encode(to_png(pixels)).decode()}, {"pixels": pixels, "max": 255}
+    one, two = client.post("/v1/predict", json=as_json(file, array)).json()["results"]
+    if pixels == [[7]]:
+        assert "at least two grey values" in one["error"]
+        assert "at least two grey values" in two["error"]
+    else:
+        assert one["probs"] == pytest.approx(two["probs"], abs=1e-6)
+        assert one["shape"] == two["shape"] == [len(pixels), len(pixels[0])]
 
 
 def test_a_bad_image_among_others_costs_only_itself(client, png):
@@ -126,7 +141,7 @@ def test_the_map_is_of_the_model_that_answers(bundle, make_settings, png, tmp_pa
         described = tmp_path / "new" / "bundle.json"
         described.write_text(described.read_text() + "\n")
         answer = send(client, png, path="/v1/explain")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "changed")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "changed")
 
 
 def test_a_model_without_a_net_has_no_map(client, png, monkeypatch):
@@ -231,6 +246,18 @@ def test_an_answer_that_takes_too_long_is_put_off(client, app, png, monkeypatch)
     assert "cxr_waiting_images 0.0" in client.get("/metrics").text
 
 
+def test_an_image_that_nobody_can_decode_now_is_put_off(client, app, png, monkeypatch):
+    async def refuse(*_):
+        raise NoDecoderError("expected a process; send it again later")
+
+    monkeypatch.setattr(app.state.service._decoders, "take_in", refuse)
+    answer = send(client, png)
+    told = (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"])
+    assert told == (503, "no_decoder", "1")
+    monkeypatch.undo()
+    assert send(client, png).status_code == 200
+
+
 def test_a_body_that_comes_too_slowly_is_refused(client, app, monkeypatch):
     async def slow(*_):
         await asyncio.sleep(60)
@@ -261,13 +288,16 @@ def test_one_hundred_requests_load_the_model_once(make_settings, png, monkeypatc
 
 
 def test_uploads_never_touch_a_disk(client, monkeypatch):
-    large = to_png(np.random.default_rng(0).integers(0, 256, (999, 1000)).astype(np.uint8).repeat(1, axis=0))
-    file = {"base64": base64.b64encode(large).decode()}
+    """They are larger than what Starlette's own parser keeps in memory."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (800, 900), dtype=np.uint16)).save(file, "PNG")
+    large, most = file.getvalue(), MultiPartParser.spool_max_size
     for name in ("TemporaryFile", "NamedTemporaryFile", "mkstemp", "_TemporaryFileWrapper"):
         monkeypatch.setattr(f"tempfile.{name}", lambda *_, **__: pytest.fail("a file on disk"))
-    assert len(large) > 900_000
+    with pytest.raises(pytest.fail.Exception, match="a file on disk"), SpooledTemporaryFile(most) as spooled:
+        spooled.write(large)
     assert send(client, large, large).status_code == 200
-    assert client.post("/v1/predict", json=as_json(file)).status_code == 200
+    assert client.post("/v1/predict", json=as_json({"base64": base64.b64encode(large).decode()})).status_code == 200
     assert send(client, large, path="/v1/image").status_code == 200
 
 
@@ -334,6 +364,10 @@ def test_the_description_has_every_route_and_status(client):
     example = predict["requestBody"]["content"]["application/json"]["example"]
     assert client.post("/v1/predict", json=example).status_code == 200
     assert paths["/v1/explain"]["post"]["parameters"][0]["schema"]["enum"] == NAMES
+    assert set(paths["/v1/explain"]["post"]["responses"]) == {*predict["responses"], "409"}
+    for route in paths.values():
+        for described in (method["responses"] for method in route.values()):
+            assert all("Retry-After" in described[status]["headers"] for status in {"429", "503"} & set(described))
 
 
 def test_a_server_without_keys_describes_none(make_settings):

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import threading
 from dataclasses import dataclass, field
 
@@ -40,9 +41,9 @@ async def hold(batcher, predictor):
     return first
 
 
-def run(scenario, limit=3):
+def run(scenario, limit=3, tell=None):
     predictor, told = Slow(class_names=["a"]), []
-    batcher = Batcher(predictor, told.append, limit)
+    batcher = Batcher(predictor, told.append if tell is None else tell, limit)
     try:
         return asyncio.run(scenario(batcher, predictor)), predictor.sizes, told
     finally:
@@ -99,3 +100,14 @@ def test_closing_answers_what_waits():
 
     predictor = Slow(class_names=["a"])
     assert asyncio.run(scenario(Batcher(predictor, lambda timing: None), predictor)) == [0, 5]
+
+
+def test_a_measure_that_cannot_be_written_keeps_nobody_from_being_predicted():
+    def fail(timing):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scenario(batcher, predictor):
+        predictor.may.set()
+        return [float((await asyncio.wait_for(ask(batcher, value), 20)).item()) for value in (1, 2)]
+
+    assert run(scenario, tell=fail)[0] == [1, 2]

@@ -24,7 +24,8 @@ from packaging.utils import canonicalize_name
 from cxr.cli import make_parser, parse
 from cxr.commands.serve import choose_settings
 from cxr.serving.connections import SECONDS_TO_READ
-from cxr.serving.settings import MIB, Limits
+from cxr.serving.run import make_config
+from cxr.serving.settings import MIB, Limits, Settings
 
 from .loopback import write_certificate
 from .running import SECONDS, running, until
@@ -69,7 +70,7 @@ def program(name):
 
 
 def seconds_of(pattern, text):
-    return int(re.search(pattern, text)[1])
+    return int(re.search(pattern, text, re.MULTILINE)[1])
 
 
 # The image
@@ -250,9 +251,41 @@ def test_the_address_that_is_believed_is_that_of_the_network():
 
 
 def test_whoever_stops_the_server_waits_until_it_has_answered():
-    longest = LIMITS.seconds + 5
+    longest = 2 * (LIMITS.seconds + 5)  # a worker that a reload has replaced, then the others
     assert seconds_of(r"(\d+)s", SERVICE["stop_grace_period"]) > longest
     assert seconds_of(r"TimeoutStopSec=(\d+)", "\n".join(UNIT)) > longest
+
+
+def bytes_in(text):
+    number, unit = re.fullmatch(r"([\d.]+) ?([MG]B?)", text.upper()).groups()
+    return float(number) * {"MB": 10**6, "GB": 10**9, "M": MIB, "G": 1024 * MIB}[unit]
+
+
+def measured(process):
+    """Bytes of memory after work, by the guide's table."""
+    return bytes_in(re.search(rf"^\| {process}.* \| ([\d.]+ [MG]B) \|$", GUIDE, re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        (next(line.partition("=")[2] for line in UNIT if line.startswith("MemoryMax=")),
+         next(line for line in UNIT if line.startswith("ExecStart=")).split()),
+        (SERVICE["mem_limit"], json.loads(last("onnx", "CMD"))),
+    ],
+    ids=["systemd", "compose"],
+)  # fmt: skip
+def test_memory_is_enough_while_every_decoder_takes_what_it_may(given, command):
+    decoders = int(command[command.index("--decoders") + 1])
+    worker = measured("a worker") + measured("what decoders start from") + LIMITS.max_waiting_bytes
+    decoder = measured("a decoder") + LIMITS.max_body_bytes + LIMITS.decoder_bytes
+    needed = measured("the one that supervises") + worker + decoders * decoder
+    assert "--workers" not in command
+    assert needed < bytes_in(given) < 1.3 * needed
+
+
+def test_a_process_that_takes_too_much_memory_ends_alone():
+    assert "OOMPolicy=continue" in UNIT
 
 
 def unit_here(folder):
@@ -286,6 +319,42 @@ def test_the_unit_starts_a_command_of_this_project(tmp_path):
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
 
 
+STAND_IN = """#!/bin/bash
+echo "${0##*/} $*" >> "$STEPS"
+case "${0##*/} $*" in
+    "python3 -m venv "*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/pip" && cp "$0" "${@: -1}/bin/cxr" ;;
+    "install --directory "*) mkdir "${@: -1}" ;;
+    "runuser --user cxr -- "*) "${@:4}" ;;
+    "cxr serve --new-key --keys "*) touch "${@: -1}" ;;
+    "systemctl enable --now cxr") cd "$ROOT" && find . -type l -o -name '*.json' -o -name '*.service' >> "$STEPS" ;;
+esac
+"""
+"""In place of programs that change the machine: each tells its words, and does what later steps build on."""
+
+
+def test_what_the_unit_needs_is_there_before_it_starts(tmp_path):
+    (steps,) = re.findall(r"## With systemd\n\n```bash\n(.*?)```", GUIDE, re.DOTALL)
+    root, exported, told = tmp_path / "root", tmp_path / "export", tmp_path / "steps.txt"
+    for folder in (root / "etc" / "systemd" / "system", root / "var" / "lib", root / "srv", exported):
+        folder.mkdir(parents=True)
+    (exported / "bundle.json").touch()
+    for name in ("useradd", "python3", "install", "runuser", "systemctl"):
+        (tmp_path / name).write_text(STAND_IN)
+        (tmp_path / name).chmod(0o755)
+    here = re.sub(r" (/(?:opt|srv|var|etc)/)", rf" {root}\1", steps)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "STEPS": str(told), "ROOT": str(root)}
+    done = subprocess.run(
+        ["bash", "-e"], input=here.replace("logs/runs/demo/<time>/export", str(exported)), cwd=ROOT, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(told.read_text().partition("systemctl enable --now cxr\n")[2].splitlines()) == {
+        "./srv/cxr/bundles/current", "./srv/cxr/bundles/first/bundle.json", "./var/lib/cxr/serve_keys.json",
+        "./etc/systemd/system/cxr.service",
+    }  # fmt: skip
+    assert f"\nrunuser --user cxr -- {root}/opt/cxr/.venv/bin/cxr serve --new-key" in told.read_text()
+
+
 # The proxy
 
 
@@ -294,6 +363,12 @@ def test_the_proxy_is_neither_stricter_nor_more_patient_than_the_server():
     assert LIMITS.max_body_bytes < largest <= LIMITS.max_body_bytes + 4 * MIB
     assert LIMITS.seconds < seconds_of(r"proxy_read_timeout (\d+)s;", NGINX) < LIMITS.seconds + SECONDS_TO_READ
     assert seconds_of(r"client_header_timeout (\d+)s;", NGINX) == LIMITS.header_seconds
+
+
+def test_the_proxy_leaves_a_connection_before_the_server_ends_it():
+    (upstream,) = re.findall(r"^upstream cxr \{\n(.*?)^\}", NGINX, re.DOTALL | re.MULTILINE)
+    config = make_config(Settings(bundle=Path("b"), key_file=None))
+    assert seconds_of(r"^ *keepalive_timeout (\d+)s;$", upstream) < config.timeout_keep_alive
 
 
 def free_port():
@@ -413,7 +488,8 @@ def test_the_guide_makes_and_rotates_keys(tmp_path, capsys, monkeypatch):
     from cxr.serving.keys import Key, read_keys
 
     monkeypatch.delenv("CXR_API_KEYS", raising=False)
-    (words,) = re.findall(r"^cxr (serve --new-key --keys) /var/lib/cxr/serve_keys\.json$", GUIDE, re.MULTILINE)
+    start = "runuser --user cxr -- /opt/cxr/.venv/bin/cxr "
+    (words,) = set(re.findall(rf"^{start}(serve --new-key --keys) /var/lib/cxr/serve_keys\.json$", GUIDE, re.MULTILINE))
     file = tmp_path / "serve_keys.json"
     made = []
     for _ in range(3):

@@ -422,6 +422,7 @@ def test_a_busy_server_is_waited_for(open_page, stub, film):
     ("status", "words"),
     [
         (408, "The file took too long to arrive."),
+        (409, "The model on the server was changed."),
         (413, "This file is larger than the server takes."),
         (415, "The server does not read this kind of file."),
         (422, "No image could be read from this file."),

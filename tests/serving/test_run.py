@@ -10,7 +10,7 @@ import socket
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import httpx2
 import numpy as np
@@ -26,7 +26,7 @@ from cxr.serving.silence import SilentFormatter
 
 from ..imaging.dicom_files import make_dataset, save
 from .conftest import NAMES, add_card, to_png
-from .running import records, running, until
+from .running import SECONDS, records, running, until
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +259,8 @@ def test_clients_that_go_away_are_no_failure(server, png):
 @pytest.mark.slow
 def test_nothing_that_is_written_names_a_patient(server, dicom):
     server.predict(dicom.read_bytes())
+    said = server.predict(dicom.read_bytes().replace(b"MONOCHROME2 ", b"PLANTED TOO ")).json()["results"][0]["error"]
+    assert "got PLANTED TOO" in said
     server.predict(b"broken")
     written = "".join(server.lines)
     assert "PLANTED" not in written
@@ -266,24 +268,86 @@ def test_nothing_that_is_written_names_a_patient(server, dicom):
     assert any(record.get("route") == "/v1/predict" for record in records(server.lines))
 
 
+@contextmanager
+def suspended(processes):
+    """They stand still."""
+    for one in processes:
+        one.suspend()
+    try:
+        yield
+    finally:
+        for one in processes:
+            one.resume()
+
+
+def count_waiting(server):
+    """Images that somebody sent and that are not answered."""
+    lines = server.client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("cxr_waiting_images "))
+
+
+def is_deaf(server):
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.socket() as one:
+        return one.connect_ex((host, int(port))) != 0
+
+
 @pytest.mark.slow
 def test_sigterm_answers_whatever_was_begun(bundle, tmp_path, png):
-    with running(tmp_path, "--bundle", bundle, "--decoders", 1) as server, ThreadPoolExecutor(16) as threads:
-        answers = []
+    """Nothing is decoded until the server listens no more, so all four requests are under way when it is to end."""
+    words = ("--bundle", bundle, "--decoders", 1, "--seconds", 120)
 
-        def ask(_):
-            client = httpx2.Client(base_url=server.address, headers=server.headers, timeout=60)
-            with client, suppress(httpx2.NetworkError, httpx2.RemoteProtocolError):  # nobody listens or reads any more
-                answers.append(server.predict(*[png] * 8, client=client).status_code)
+    def ask(_):
+        with httpx2.Client(base_url=server.address, headers=server.headers, timeout=SECONDS) as client:
+            return server.predict(*[png] * 8, client=client).status_code
 
-        asked = [threads.submit(ask, turn) for turn in range(100)]
-        until(lambda: len(answers) > 20)
+    with running(tmp_path, *words) as server, ThreadPoolExecutor(4) as threads:
+        with suspended(server.decoders()):
+            asked = threads.map(ask, range(4))
+            until(lambda: count_waiting(server) == 4 * 8)
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: is_deaf(server))
+            with pytest.raises(httpx2.ConnectError):
+                ask(None)
+        assert list(asked) == [200] * 4
+        assert server.process.wait(SECONDS) == 0
+    assert [one["status"] for one in records(server.lines) if one.get("route") == "/v1/predict"] == [200] * 4
+
+
+@pytest.mark.slow
+def test_sigterm_does_not_wait_for_a_reload(bundle, tmp_path):
+    """Its new worker never starts, of which nothing is said that would be if it had been waited for."""
+    with running(tmp_path, "--bundle", bundle, "--decoders", 1) as server:
+        before = server.workers()
+        server.process.send_signal(signal.SIGHUP)
+        (new,) = until(lambda: server.workers() - before)
+        os.kill(new, signal.SIGSTOP)
         assert server.stop() == 0
-        for one in asked:
-            one.result()
-    begun = [one["status"] for one in records(server.lines) if one.get("route") == "/v1/predict"]
-    assert 20 < len(answers) < 100
-    assert begun == answers == [200] * len(answers)
+    assert not [record for record in records(server.lines) if record["level"] in ("error", "critical")]
+
+
+@pytest.mark.slow
+def test_uploads_leave_nothing_behind(bundle, tmp_path, monkeypatch, dicom):
+    """No file but measures, and decoders, which may keep what they import, write nothing to any disk."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1200))
+
+    def send_all():
+        for content in (to_png(noise), dicom.read_bytes(), bytes(2 * 2**20)):
+            assert server.predict(content).status_code in (200, 422)
+            server.client.post("/v1/image", files=[("files", ("a", content))])
+
+    with running(tmp_path, "--bundle", bundle, "--decoders", 1) as server:
+        send_all()
+        (decoder,) = server.decoders()
+        before = decoder.io_counters().write_bytes
+        send_all()
+        assert decoder.io_counters().write_bytes == before
+        left = [file for file in temporary.rglob("*") if file.is_file()]
+        assert left
+        assert [file for file in left if not file.parent.name.startswith("cxr_measures_")] == []
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ def choose_settings(options: argparse.Namespace, log_folder: Path) -> Settings:
     limits = Limits(
         max_body_bytes=options.max_mb * MIB,
         max_waiting_bytes=max(Limits.max_waiting_bytes, options.max_mb * MIB),
+        max_file_bytes=max(Limits.max_file_bytes, options.max_mb * MIB),
         max_files=options.max_files,
         queue_length=options.queue,
         seconds=options.seconds,

@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from cxr.imaging.guard import MAX_BYTES, check_file, image_error, image_errors
+from cxr.imaging import guard
+from cxr.imaging.guard import check_file, image_error, image_errors
 
 _META_GROUP = 0x0002
 _CHUNK = 2**20
@@ -61,11 +62,13 @@ def _check_inflated_size(path: Path | str) -> None:
         if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
             return
         inflater, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
-        while size <= MAX_BYTES and (rest or (rest := file.read(_CHUNK))):
+        while size <= guard.MAX_BYTES and (rest or (rest := file.read(_CHUNK))):
             size += len(inflater.decompress(rest, _CHUNK))
             rest = inflater.unconsumed_tail
-    if size > MAX_BYTES:
-        raise image_error(path, f"expected at most {MAX_BYTES} bytes once inflated, but there are more; leave it out")
+    if size > guard.MAX_BYTES:
+        raise image_error(
+            path, f"expected at most {guard.MAX_BYTES} bytes once inflated, but there are more; leave it out"
+        )
 
 
 def _is_behind_meta(tag: int, vr: str | None, length: int) -> bool:

@@ -4,6 +4,7 @@ Knows nothing of HTTP, of files or of what scores mean.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ import numpy as np
 
 from cxr.imaging.preprocess import Stored
 from cxr.inference.predictor import Predictor, Scores
+from cxr.serving import silence
 
 BATCH = 32
 
@@ -44,7 +46,7 @@ class Batcher:
 
     Args:
         predictor: Used by this thread alone.
-        tell: Is told of every batch, in that thread.
+        tell: Is told of every batch, in that thread; if it fails, the batch is answered all the same.
         limit: Images of a batch.
     """
 
@@ -104,7 +106,13 @@ class Batcher:
             for one in batch:
                 one.scores.set_exception(error)
             return
-        self._tell(Timing([start - one.since for one in batch], time.perf_counter() - start))
+        self._tell_safely(Timing([start - one.since for one in batch], time.perf_counter() - start))
         for place, one in enumerate(batch):
             row = slice(place, place + 1)
             one.scores.set_result(Scores(scores.probs[row], scores.unlike[row], scores.inverted[row]))
+
+    def _tell_safely(self, timing: Timing) -> None:
+        try:
+            self._tell(timing)
+        except Exception as error:  # such as a disk that is full; without this thread nobody is answered
+            silence.tell("batch not counted", logging.ERROR, error)

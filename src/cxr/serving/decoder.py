@@ -1,4 +1,4 @@
-"""The process that decodes strangers' images: bytes in, stored images out, and nothing else of the file.
+"""The process that decodes strangers' images: bytes in, stored images out, or a sentence that says why not.
 
 It may crash, hang or run out of memory at any time, and is believed nothing: it answers with JSON and raw pixels, which
 run no code in who reads them. Knows nothing of HTTP or of models. Linux only.
@@ -10,6 +10,7 @@ import resource
 import signal
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +22,9 @@ from cxr.imaging import guard
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.intake import take_in_bytes
 from cxr.serving.settings import Limits
+
+FIRST_TO_GO = "1000"
+"""What the kernel ends before all others when memory runs out (man 5 proc, oom_score_adj)."""
 
 
 def decode_all(connection: Connection, preprocesses: Sequence[Preprocess], limits: Limits) -> None:
@@ -36,7 +40,7 @@ def decode_all(connection: Connection, preprocesses: Sequence[Preprocess], limit
             wanted, content = connection.recv_bytes(), connection.recv_bytes()
         except (EOFError, OSError):
             return
-        signal.alarm(limits.decode_seconds)  # ends this process too where nobody is left to do so
+        signal.alarm(limits.decode_seconds + 1)  # where nobody is left who would end this process
         _answer(connection, content, [preprocesses[index] for index in wanted])
         signal.alarm(0)
 
@@ -66,10 +70,12 @@ def _restrict_process(limits: Limits) -> None:
         os.dup2(nowhere, stream)
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)
-    guard.MAX_PIXELS = limits.max_pixels
+    guard.MAX_PIXELS, guard.MAX_BYTES = limits.max_pixels, limits.max_file_bytes
     memory = _address_space() + limits.decoder_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # a container may not let it
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
 
 
 def _address_space() -> int:

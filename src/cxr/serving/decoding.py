@@ -8,17 +8,20 @@ import asyncio
 import json
 import math
 import multiprocessing
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from queue import SimpleQueue
+from socket import AF_UNIX, SHUT_RDWR, socket
+from threading import Timer
 from typing import Any
 
 import numpy as np
 
 from cxr.data.subject_words import ELSEWHERE, MAYBE_CHEST, NO_RADIOGRAPH
-from cxr.errors import ImageError
+from cxr.errors import CxrError, ImageError
 from cxr.imaging.preprocess import Preprocess, Stored
 from cxr.inference.intake import Intake, Told
 from cxr.serving.decoder import decode_all
@@ -56,6 +59,7 @@ class Decoders:
 
         Raises:
             ImageError: It gives no image, or decoding it takes too much time or memory.
+            NoDecoderError: There is no process for it.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, content, wanted)
 
@@ -73,6 +77,10 @@ class Decoders:
             self._idle.put(decoder)
 
 
+class NoDecoderError(CxrError):
+    """The system gives no process that decodes; it may a moment later."""
+
+
 class _Decoder:
     """One process, started anew whenever it has ended."""
 
@@ -83,26 +91,26 @@ class _Decoder:
         self._connection: Connection
 
     def start(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([decode_all.__module__])
-        self._connection, theirs = context.Pipe()
-        arguments = (theirs, self._preprocesses, self._limits)
-        self._process = context.Process(target=decode_all, args=arguments, name="decoder", daemon=True)
-        self._process.start()
-        theirs.close()
+        try:
+            self._connection, self._process = _launch(self._preprocesses, self._limits)
+        except (OSError, EOFError) as error:
+            raise NoDecoderError(
+                "expected a process that decodes the image, but the system gives none at the moment; send it later"
+            ) from error
 
     def decode(self, content: bytes, wanted: Sequence[int]) -> Intake:
-        if self._process is None or not self._process.is_alive():
+        if not self._is_ready():
             self.stop()
             self.start()
+        deadline = _Deadline(self._connection, self._limits.decode_seconds)
         try:
-            self._connection.send_bytes(bytes(wanted))
-            self._connection.send_bytes(content)
-            return self._receive([self._preprocesses[index] for index in wanted])
-        except (EOFError, OSError) as error:
+            with deadline:
+                self._connection.send_bytes(bytes(wanted))
+                self._connection.send_bytes(content)
+                return self._receive([self._preprocesses[index] for index in wanted])
+        except (EOFError, OSError):
             self.stop()
-            slow = isinstance(error, TimeoutError)
-            raise _too_slow(self._limits) if slow else _too_much(self._limits) from None
+            raise _too_slow(self._limits) if deadline.over else _too_much(self._limits) from None
 
     def stop(self) -> None:
         if self._process is not None:
@@ -112,9 +120,11 @@ class _Decoder:
             self._process.close()
             self._process = None
 
+    def _is_ready(self) -> bool:
+        """Whether the process lives, and has no more to say than it was asked."""
+        return self._process is not None and self._process.is_alive() and not self._connection.poll()
+
     def _receive(self, wanted: Sequence[Preprocess]) -> Intake:
-        if not self._connection.poll(self._limits.decode_seconds):
-            raise TimeoutError
         head = _read_head(self._connection.recv_bytes(HEAD_BYTES))
         if "error" in head:
             raise ImageError(str(head["error"]))
@@ -128,6 +138,52 @@ class _Decoder:
             return np.frombuffer(content, kind).reshape(preprocess.size)
         except ValueError as error:
             raise OSError("not the pixels that were asked for") from error
+
+
+class _Deadline:
+    """Ends a connection in both directions when its time is over: whoever reads or writes there fails at once.
+
+    Attributes:
+        over: Whether it was.
+    """
+
+    def __init__(self, connection: Connection, seconds: float) -> None:
+        self.over = False
+        self._connection = connection
+        self._timer = Timer(seconds, self._end)
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+
+    def _end(self) -> None:
+        self.over = True
+        with socket(AF_UNIX, fileno=os.dup(self._connection.fileno())) as same:
+            same.shutdown(SHUT_RDWR)
+
+
+def _launch(preprocesses: tuple[Preprocess, ...], limits: Limits) -> tuple[Connection, ForkServerProcess]:
+    """A process that decodes, and the connection to it.
+
+    Raises:
+        OSError: The system gives none.
+        EOFError: It ended before it began.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([decode_all.__module__])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=decode_all, args=(theirs, preprocesses, limits), name="decoder", daemon=True)
+    try:
+        process.start()
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours, process
 
 
 def _read_head(content: bytes) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def make_predict_routes(settings: Settings, class_names: list[str]) -> APIRouter
         failed = len(results) == 1 and results[0]["status"] == ERROR
         return answer(request, {"model": service.facts.to_name(), "results": results}, 422 if failed else 200)
 
-    @routes.post("/v1/explain", response_model=Explanation, responses=REFUSED,
+    @routes.post("/v1/explain", response_model=Explanation, responses={**REFUSED, **refusals(409)},
                  openapi_extra={**single, "parameters": [labels]})  # fmt: skip
     async def explain(request: Request) -> JSONResponse:
         """What in one image speaks for a class: a map to be laid over it."""

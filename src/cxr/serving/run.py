@@ -29,6 +29,7 @@ from cxr.serving.measures import FOLDER
 from cxr.serving.settings import Settings
 from cxr.serving.wrapping import check_origin
 
+ENDINGS = frozenset({signal.SIGINT, signal.SIGTERM})
 SECONDS_TO_START = 60
 """What a new worker may take to import what it needs, before it is held to hang."""
 
@@ -126,7 +127,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which notices at once when a worker ends, and takes no connection that no worker would answer."""
+    """uvicorn's, which notices at once that a worker has ended, and during a reload that the server is to end.
+
+    It takes no connection that no worker would answer.
+    """
 
     def init_processes(self) -> None:
         """Start the workers."""
@@ -140,6 +144,15 @@ class Supervisor(Multiprocess):
         self._listen_to_ends()
         for pid in before - {process.pid for process in self.processes}:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+    def handle_hup(self) -> None:
+        """Replace the workers, until a signal ends the server: it waits for the one that is just being ended."""
+        replacing = Thread(target=super().handle_hup)
+        replacing.start()
+        while replacing.is_alive():
+            replacing.join(0.1)
+            if ENDINGS.intersection(self.signal_queue):
+                self.should_exit.set()
 
     def terminate_all(self) -> None:
         """Let workers finish; a socket that stayed open here would take connections, and drop them at the end."""

@@ -222,12 +222,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": Failure, "description": "No valid key."},
     403: {"model": Failure, "description": "Not allowed here."},
     408: {"model": Failure, "description": "The request came too slowly."},
+    409: {"model": Failure, "description": "The files of the bundle were changed since the server started."},
     413: {"model": Failure, "description": "More than one request may bring."},
     415: {"model": Failure, "description": "Neither a form nor JSON."},
     422: {"model": Failure, "description": "No image in what was sent."},
     429: {"model": Failure, "description": "Too much at this moment.", "headers": RETRY_AFTER},
     500: {"model": Failure, "description": "The server failed."},
-    503: {"model": Failure, "description": "Not answered in time.", "headers": RETRY_AFTER},
+    503: {"model": Failure, "description": "Not answered now.", "headers": RETRY_AFTER},
 }
 
 

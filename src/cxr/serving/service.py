@@ -4,6 +4,7 @@ Knows nothing of routes.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from cxr.inference.predictor import Predictor
 from cxr.inference.verdict import WARNINGS, Verdict, judge
 from cxr.serving.batching import Batcher
 from cxr.serving.bodies import Given, Loan, Memory, read_images
-from cxr.serving.decoding import Decoders
+from cxr.serving.decoding import Decoders, NoDecoderError
 from cxr.serving.facts import Facts
 from cxr.serving.fetch import fetch_image
 from cxr.serving.hosts import parse_hosts
@@ -29,6 +30,7 @@ from cxr.serving.measures import Measures
 from cxr.serving.pictures import SHOWN, draw_image, draw_map
 from cxr.serving.refusal import Refusal, try_later
 from cxr.serving.settings import Limits, Settings, usable_cores
+from cxr.serving.silence import tell
 
 Result = TypeVar("Result")
 OK, ERROR = "ok", "error"
@@ -156,10 +158,17 @@ class Service:
             raise given
         with self.measures.decode_seconds.time():
             if isinstance(given, bytes):
-                return await self._decoders.take_in(given, wanted)
+                return await self._decode(given, wanted)
             kinds = [self._preprocesses[index] for index in wanted]
             stored = await asyncio.to_thread(lambda: tuple(kind.store(given) for kind in kinds))
             return Intake(stored, (given.shape[0], given.shape[1]))
+
+    async def _decode(self, content: bytes, wanted: Sequence[int]) -> Intake:
+        try:
+            return await self._decoders.take_in(content, wanted)
+        except NoDecoderError as error:
+            tell("no decoder", logging.ERROR, error)
+            raise try_later(503, "no_decoder", str(error), SECONDS_TO_WAIT) from None
 
     async def _fetch(self, url: str, loan: Loan) -> list[Given]:
         if not self._hosts:
@@ -205,7 +214,7 @@ class Service:
         except WeightsError:
             pass
         raise Refusal(
-            503, "changed", "expected the bundle that answers, its files were changed since; restart the server"
+            409, "changed", "expected the bundle that answers, its files were changed since; restart the server"
         )
 
 

@@ -24,6 +24,7 @@ class Limits:
         max_body_bytes: Of one request.
         max_waiting_bytes: Of all bodies that are in memory at a time.
         max_files: Images in one request.
+        max_file_bytes: Of one image file, inflated where it is deflated as a whole.
         max_pixels: Of one image.
         queue_length: Images that are decoded or wait for the model at a time.
         seconds: From the end of a request's headers to its answer.
@@ -39,6 +40,7 @@ class Limits:
     max_body_bytes: int = 64 * MIB
     max_waiting_bytes: int = 512 * MIB
     max_files: int = 64
+    max_file_bytes: int = 512 * MIB
     max_pixels: int = 50_000_000
     queue_length: int = 256
     seconds: int = 30

@@ -11,6 +11,7 @@ const SECONDS_TO_WAIT = 5;
 const TITLES = {
   400: "The server could not use this file.",
   408: "The file took too long to arrive.",
+  409: "The model on the server was changed.",
   413: "This file is larger than the server takes.",
   415: "The server does not read this kind of file.",
   422: "No image could be read from this file.",
