@@ -31,7 +31,7 @@ def test_a_bundle_is_itself_and_of_a_run_the_export_goes_first(run):
 @pytest.mark.parametrize("told", [{"bundle": "0123456789ab"}, {}, None])
 def test_an_export_of_another_bundle_is_refused_unless_it_is_named(run, told):
     export = make_bundle(run / "export", export=told)
-    with pytest.raises(WeightsError, match=f"expected {export} to be made from .* make it again by cxr export {run}, or"):
+    with pytest.raises(WeightsError, match=f"expected {export} to be made from .* again by cxr export {run}, or"):
         find_bundle(run)
     assert find_bundle(export) == export
 

@@ -27,8 +27,8 @@ def find_bundle(folder: Path) -> Path:
         )
     if found == [export, bundle] and exported_version(export) != bundle_version(bundle):
         raise WeightsError(
-            f"expected {export} to be made from {bundle}, but that is another one by now: the run went on or was tested "
-            f"again; make it again by cxr export {folder}, or give the one of the two that you mean"
+            f"expected {export} to be made from {bundle}, which was written anew since, as when a run goes on or is "
+            f"tested; make it again by cxr export {folder}, or give the one of the two that you mean"
         )
     return found[0]
 

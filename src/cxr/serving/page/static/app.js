@@ -267,6 +267,7 @@ function factsOf(item) {
   return known.get(item.model?.version) ?? null;
 }
 
+/** The first answer of a model is the reason to read its facts. */
 function learn(item) {
   if (item.model !== null && !known.has(item.model.version)) readFacts();
 }

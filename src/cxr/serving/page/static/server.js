@@ -19,8 +19,8 @@ const TITLES = {
 };
 
 /**
- * Why there is no answer: a title and a sentence for people. `kind` is refused, offline, signed_out, unreadable, removed,
- * or changed: another model would give it.
+ * Why there is no answer: a title and a sentence for people. `kind` is refused, offline, signed_out, unreadable,
+ * removed, or changed: another model would give it.
  */
 export class Problem extends Error {
   constructor(kind, title, detail = "", ticket = null) {

@@ -3,8 +3,8 @@
 const AT_ONCE = 2;
 
 /**
- * One image: `state` is waiting, sending, looking, done or failed; `sent` settles when the line is free again; of one that
- * is `misread` the browser makes another picture than the server.
+ * One image: `state` is waiting, sending, looking, done or failed; `sent` settles when the line is free again; of one
+ * that is `misread` the browser makes another picture than the server.
  */
 class Item {
   constructor(number, file) {
