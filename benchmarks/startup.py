@@ -1,9 +1,12 @@
-"""How long it takes until training trains, and what a trial of a sweep costs beside it: python benchmarks/startup.py.
+"""How long it takes until training trains, an image is predicted or a trial begins: python benchmarks/startup.py.
 
-The table has medians of seconds on the clock and of the processor, on a warm cache of small phantoms:
+The table has medians of seconds on the clock and of the processor, from the start of a process, of commands that ran
+once before:
 
 - importing Lightning: `import pytorch_lightning` in a new process, what every program that trains with it pays;
-- first step: `train.py experiment=demo` until its first training step has been made;
+- first step: `train.py experiment=demo` on a warm cache of small phantoms until its first training step has been made;
+- predicting one image: `cxr predict film.png --bundle BUNDLE`, a PNG of 1024 px and an exported DenseNet121 of random
+  weights, which ONNX Runtime runs;
 - a trial beyond its epochs: in a sweep of trials of one epoch, the time from the start of a trial to the start of the
   next one, with all that a sweep writes between them, without the seconds of its epochs (`history.csv`).
 
@@ -20,6 +23,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import cv2
+import numpy as np
 import optuna
 import pandas as pd
 from rich.console import Console
@@ -35,6 +40,12 @@ ClassificationTask.on_train_batch_end = lambda *_: os._exit(0)
 runpy.run_path("train.py", run_name="__main__")
 """
 SMALL = ("experiment=demo", "data.cohort.studies=110", "data.cohort.size=64", "trainer.accelerator=cpu")
+CXR = ("-c", "import sys; from cxr.cli import main; sys.exit(main())")
+"""What the command `cxr` runs."""
+NETS = {
+    "densenet121": {"name": "torchvision_densenet", "architecture": "densenet121", "in_channels": 1},
+    "custom_cnn": {"name": "custom_cnn"},
+}
 Cost = tuple[float, float]
 
 
@@ -64,19 +75,37 @@ def sweep(folder: Path, trials: int) -> list[float]:
     return list((starts.diff().shift(-1).dt.total_seconds() - trained)[1:-1])
 
 
+def write_image_and_bundle(folder: Path, net: str) -> list[str]:
+    """An image and the exported bundle of a net of random weights; returns the words that predict one by the other."""
+    from cxr.imaging.preprocess import Preprocess
+    from cxr.inference.bundle import write_bundle
+    from cxr.inference.onnx_bundle import read_with_graphs, write_exported
+    from cxr.models.build import build_net
+
+    film, bundle = folder / "film.png", folder / "bundle"
+    cv2.imwrite(str(film), np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8))
+    names = ["normal", "pneumonia"]
+    write_bundle(bundle, build_net(num_classes=2, **NETS[net]), NETS[net], names, Preprocess(size=(224, 224)), {})
+    write_exported(read_with_graphs(bundle), bundle, {})
+    return [*CXR, "predict", str(film), "--bundle", str(bundle)]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=3, help="that each command is run")
     parser.add_argument("--trials", type=int, default=10, help="of the sweep, at least 3; 0 for no sweep")
+    parser.add_argument("--net", choices=NETS, default="densenet121", help="that predicts")
     arguments = parser.parse_args()
-    commands = {
-        "importing Lightning": ["-c", "import pytorch_lightning"],
-        "first step": ["-c", ONE_STEP, *SMALL],
-    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(commands["first step"], folder)  # makes the phantoms and the cache
+        commands = {
+            "importing Lightning": ["-c", "import pytorch_lightning"],
+            "first step": ["-c", ONE_STEP, *SMALL],
+            "predicting one image": write_image_and_bundle(folder, arguments.net),
+        }
+        for words in commands.values():
+            run(words, folder)  # makes the phantoms and the cache
         turns = [{what: run(words, folder) for what, words in commands.items()} for _ in range(arguments.times)]
         beyond = sweep(folder, arguments.trials) if arguments.trials else []
     costs = {what: [turn[what] for turn in turns] for what in commands}
@@ -91,9 +120,9 @@ def print_costs(costs: dict[str, list[Cost]], beyond: list[float]) -> None:
     medians = {what: tuple(median(values) for values in zip(*each, strict=True)) for what, each in costs.items()}
     importing = medians["importing Lightning"][0]
     for what, (seconds, processor) in medians.items():
-        table.add_row(what, f"{seconds:.1f}", f"{processor:.1f}", f"{importing / seconds:.2f}")
+        table.add_row(what, f"{seconds:.2f}", f"{processor:.2f}", f"{importing / seconds:.2f}")
     if beyond:
-        table.add_row("a trial beyond its epochs", f"{median(beyond):.1f}", "", f"{importing / median(beyond):.2f}")
+        table.add_row("a trial beyond its epochs", f"{median(beyond):.2f}", "", f"{importing / median(beyond):.2f}")
     Console().print(table)
 
 

@@ -160,6 +160,17 @@ def test_training_is_put_beside_every_other_way(capfd):
 
 
 @pytest.mark.slow
+def test_startup_is_told_of_training_and_of_predicting(capfd):
+    command = [sys.executable, str(BENCHMARKS / "startup.py"), "--times", "1", "--trials", "0", "--net", "custom_cnn"]
+    subprocess.run(command, check=True, timeout=600)
+    lines = [line.split("│")[1:-1] for line in capfd.readouterr().out.splitlines() if line.startswith("│")]
+    found = {name.strip(): [float(cell) for cell in cells] for name, *cells in lines}
+    assert list(found) == ["importing Lightning", "first step", "predicting one image"]
+    for _, processor, ratio in found.values():
+        assert ratio == pytest.approx(found["importing Lightning"][1] / processor, rel=0.05, abs=0.01)
+
+
+@pytest.mark.slow
 def test_memory_of_training_is_told(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["training_memory.py", "--images", "200", "--steps", "2", "--batch", "4"])
     monkeypatch.setattr("cxr.memory.keep_freed_memory", lambda: None)

@@ -19,12 +19,15 @@ from cxr.errors import DataError, WeightsError
 from cxr.evaluation.predictions import read_predictions
 from cxr.imaging.image import read_pixels
 from cxr.imaging.preprocess import Preprocess
-from cxr.inference.bundle import load_bundle
+from cxr.inference.bundle import load_bundle, write_bundle
+from cxr.inference.bundle_folder import find_bundle
 from cxr.inference.engines import open_predictor
 from cxr.inference.ensemble_predictor import EnsemblePredictor
 from cxr.inference.onnx_mobile import open_mobile
 from cxr.inference.onnx_predictor import OnnxPredictor
 from cxr.training.fit import fit
+
+from ..inference.test_onnx_graph import describe_net, make_net
 
 pytestmark = pytest.mark.filterwarnings("ignore:the test part has")
 
@@ -126,7 +129,7 @@ def test_what_was_measured_is_printed(run, tmp_path, capsys):
     assert "largest change of a probability" in shown[2]
     assert " MB, on " in shown[1]
     assert main(["export", str(run), "--out", str(tmp_path / "new" / "bundle")]) == 0
-    assert set(described(tmp_path / "new" / "bundle")["export"]) == {"versions", "parity"}
+    assert set(described(tmp_path / "new" / "bundle")["export"]) == {"versions", "bundle", "parity"}
     assert not (tmp_path / "new" / "bundle" / "model.int8.onnx").exists()
 
 
@@ -161,6 +164,31 @@ def test_without_test_predictions_validation_counts(copy):
     assert main(["export", str(copy)]) == 0
     parity = described(copy / "export")["export"]["parity"]
     assert (parity["against"], parity["images"]) == ("predictions", "val")
+
+
+@pytest.mark.slow
+def test_a_bundle_that_was_written_anew_is_not_predicted_with_by_an_older_export(copy):
+    assert main(["export", str(copy)]) == 0
+    assert find_bundle(copy) == copy / "export"
+    told = described(copy / "bundle")
+    told["extras"]["metrics"] = {"test/auroc": 0.5}
+    (copy / "bundle" / "bundle.json").write_text(json.dumps(told))
+    with pytest.raises(WeightsError, match=f"make it again by cxr export {copy}, or give"):
+        find_bundle(copy)
+    assert main(["export", str(copy)]) == 0
+    assert find_bundle(copy) == copy / "export"
+
+
+@pytest.mark.slow
+def test_mobilenet_fits_into_a_phone(tmp_path):
+    arguments, _ = describe_net("mobilenet")
+    net = make_net(arguments, classes=2)
+    preprocess = Preprocess(size=(224, 224), channels=net.input_contract.channels)
+    write_bundle(tmp_path / "bundle", net, arguments, ["normal", "covid"], preprocess, {})
+    assert main(["export", str(tmp_path / "bundle"), "--mobile", "--out", str(tmp_path / "exported")]) == 0
+    content = (tmp_path / "exported" / "mobile.onnx").read_bytes()
+    assert 8_000_000 < len(content) < 10_000_000
+    assert described(tmp_path / "exported")["export"]["mobile"]["largest"] < 1e-3
 
 
 @pytest.mark.slow
@@ -243,8 +271,11 @@ def test_parity_leaves_out_what_is_not_stated_and_refuses_the_rest():
     assert check_parity(wanted + 5e-5, wanted, "x") == pytest.approx(5e-5)
     with pytest.raises(WeightsError, match=r"within 0.0001 of the run, got a difference of 0.0002, so nothing is"):
         check_parity(wanted + 2e-4, wanted, "the run")
-    with pytest.raises(WeightsError, match="got a difference of nan"):
-        check_parity(np.full((2, 2), np.nan), wanted, "the run")
+    for found, told in ((wanted, np.full((2, 2), np.nan)), (np.array([[0.1, 0.9], [0.5, np.nan]]), wanted)):
+        with pytest.raises(WeightsError, match="got a difference of nan"):
+            check_parity(found, told, "the run")
+    with pytest.raises(WeightsError, match="got a difference of inf"):
+        check_parity(np.array([[0.1, 0.9], [0.5, np.inf]]), wanted, "the run")
 
 
 def test_a_loss_counts_answers_decisions_and_areas():

@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import pytest
 
@@ -6,18 +7,33 @@ from cxr.errors import WeightsError
 from cxr.inference.bundle_folder import bundle_version, find_bundle
 
 
-def make_bundle(folder):
+def make_bundle(folder, **described):
     folder.mkdir(parents=True)
-    (folder / "bundle.json").write_text("{}")
+    (folder / "bundle.json").write_text(json.dumps({"format": 1, **described}))
     return folder
 
 
-def test_a_bundle_is_itself_and_of_a_run_the_export_goes_first(tmp_path):
-    bundle = make_bundle(tmp_path / "run" / "bundle")
-    assert find_bundle(bundle) == find_bundle(tmp_path / "run") == bundle
-    assert find_bundle(tmp_path / "run") == bundle
-    export = make_bundle(tmp_path / "run" / "export")
-    assert find_bundle(tmp_path / "run") == export
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run with a bundle."""
+    make_bundle(tmp_path / "run" / "bundle")
+    return tmp_path / "run"
+
+
+def test_a_bundle_is_itself_and_of_a_run_the_export_goes_first(run):
+    assert find_bundle(run / "bundle") == find_bundle(run) == run / "bundle"
+    export = make_bundle(run / "export", export={"bundle": bundle_version(run / "bundle")})
+    assert find_bundle(run) == export
+    (run / "bundle" / "bundle.json").unlink()
+    assert find_bundle(run) == export
+
+
+@pytest.mark.parametrize("told", [{"bundle": "0123456789ab"}, {}, None])
+def test_an_export_of_another_bundle_is_refused_unless_it_is_named(run, told):
+    export = make_bundle(run / "export", export=told)
+    with pytest.raises(WeightsError, match=f"expected {export} to be made from .* again by cxr export {run}, or"):
+        find_bundle(run)
+    assert find_bundle(export) == export
 
 
 def test_a_folder_without_one(tmp_path):
@@ -25,5 +41,6 @@ def test_a_folder_without_one(tmp_path):
         find_bundle(tmp_path)
 
 
-def test_the_version_is_the_hash_of_the_description(tmp_path):
-    assert bundle_version(make_bundle(tmp_path / "bundle")) == hashlib.sha256(b"{}").hexdigest()[:12]
+def test_the_version_is_the_hash_of_the_description(run):
+    written = (run / "bundle" / "bundle.json").read_bytes()
+    assert bundle_version(run / "bundle") == hashlib.sha256(written).hexdigest()[:12]

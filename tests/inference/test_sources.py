@@ -78,6 +78,17 @@ def test_a_zip_file_is_a_folder(place):
     assert find("a.zip") == (["a.zip/in/1.png"], {".md": 1, "hidden": 2})
 
 
+def test_a_member_without_a_name_is_read_as_any_other(place):
+    with zipfile.ZipFile("dots.zip", "w") as packed:
+        packed.write("scans/1", ".")
+        packed.writestr("./.", "x")
+    image, other = find_sources(["dots.zip"], io.StringIO()).sources
+    assert (str(image), str(other)) == ("dots.zip/.", "dots.zip/./.")
+    assert read_source(image, (Preprocess(size=(8, 8)),)).shape == (20, 30)
+    with pytest.raises(ImageError, match="^expected a DICOM, PNG, JPEG, TIFF or BMP image"):
+        read_source(other, (Preprocess(),))
+
+
 def test_a_damaged_zip_file_costs_only_itself(place):
     (place / "bad.zip").write_bytes(b"PK\x03\x04x")
     good, bad = find_sources(["scans/1", "bad.zip"], io.StringIO()).sources

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -61,16 +62,18 @@ class Stub:
     """What the server does, and what it was asked.
 
     Attributes:
-        facts: The answer of /v1/model.
+        facts: The answer of /v1/model; predictions and maps come from that model.
+        sees: What the server makes of the pixels of a file that a browser may read in another way.
         delay: Seconds that a prediction takes.
         refusals: (path, status, headers, body) given once each, in turn, to the next request for that path.
-        verdicts: Parts of a result, given once each, in turn, to the next prediction.
+        verdicts: Parts of a result, and maybe its `model`, given once each, in turn, to the next prediction.
         sessions: Cookie -> CSRF token.
         bodies: Bytes of each request with an image.
         most_at_once: The largest number of predictions that were under way together.
     """
 
     facts: dict = field(default_factory=lambda: dict(FACTS))
+    sees: Callable[[np.ndarray], np.ndarray] = np.asarray
     delay: float = 0.0
     refusals: list[tuple] = field(default_factory=list)
     verdicts: deque = field(default_factory=deque)
@@ -79,6 +82,11 @@ class Stub:
     most_at_once: int = 0
     _under_way: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def model(self) -> dict:
+        """What every answer tells of its model."""
+        return {name: self.facts[name] for name in MODEL}
 
     def sign_in(self) -> str:
         """A new session's cookie."""
@@ -116,7 +124,7 @@ class Stub:
         with self._lock:
             self._under_way -= 1
         try:
-            shape = read(content).shape
+            shape = self.sees(read(content)).shape
         except ImageError:
             error = "expected a DICOM, PNG, JPEG, TIFF or BMP file, got one that cannot be decoded; export it again"
             return {"index": 0, "status": "error", "error": error}
@@ -170,7 +178,7 @@ def make_stub_app(stub: Stub) -> FastAPI:
 
     def predicted(content: bytes) -> Response:
         result = stub.predict(content)
-        body = {"model": MODEL, "results": [result], "request_id": "r-0123456789ab"}
+        body = {"model": result.pop("model", stub.model), "results": [result], "request_id": "r-0123456789ab"}
         return JSONResponse(body, 200 if result["status"] == "ok" else 422)
 
     @app.post("/v1/image")
@@ -180,7 +188,7 @@ def make_stub_app(stub: Stub) -> FastAPI:
 
     def shown(content: bytes) -> Response:
         try:
-            pixels = read(content)
+            pixels = stub.sees(read(content))
         except ImageError:
             return JSONResponse({"error": {"code": "not_an_image", "message": "expected an image"}}, 422)
         return JSONResponse({"image": to_address(Image.fromarray(np.uint8(255 * pixels))), "shape": pixels.shape})
@@ -192,8 +200,8 @@ def make_stub_app(stub: Stub) -> FastAPI:
 
     def explained(content: bytes, label: str) -> Response:
         time.sleep(stub.delay)
-        overlay = to_address(Image.fromarray(make_map(read(content).shape)))
-        return JSONResponse({"overlay": overlay, "label": label, "request_id": "r-2"})
+        overlay = to_address(Image.fromarray(make_map(stub.sees(read(content)).shape)))
+        return JSONResponse({"model": stub.model, "overlay": overlay, "label": label, "request_id": "r-2"})
 
     return app
 

@@ -20,8 +20,9 @@ from cxr.inference.engines import open_predictor
 from cxr.inference.verdict import WARNINGS
 from cxr.serving import service as service_module
 from cxr.serving.app import make_app
+from cxr.serving.compat import to_told
 from cxr.serving.decoding import NoDecoderError
-from cxr.serving.schemas import Explanation, Failure, ModelFacts, Prediction, Shown, Warned
+from cxr.serving.schemas import Explanation, Failure, ModelFacts, Prediction, Shown, SystemB, Warned
 from cxr.serving.settings import usable_cores
 
 from .conftest import KEY, NAMES, to_png
@@ -134,7 +135,8 @@ def test_the_map_is_of_the_model_that_answers(bundle, make_settings, png, tmp_pa
     with TestClient(make_app(make_settings(bundle=link))) as client:
         link.unlink()
         link.symlink_to("nowhere")
-        assert send(client, png, path="/v1/explain").status_code == 200
+        explained = send(client, png, path="/v1/explain").json()
+        assert explained["model"] == send(client, png).json()["model"]
     link.unlink()
     link.symlink_to("new")
     with TestClient(make_app(make_settings(bundle=link))) as client:
@@ -320,12 +322,23 @@ def test_the_older_route_answers_by_address(client, app, png, monkeypatch):
     direct = send(client, png).json()
     assert told["probabilities"] == direct["results"][0]["probs"]
     assert told["probability"] == max(told["probabilities"].values())
-    assert (told["status"], told["label"]) == ("ok", direct["results"][0]["label"])
+    kept = ("status", "label", "decisions", "abstained", "warnings")
+    assert {name: told[name] for name in kept} == {name: direct["results"][0][name] for name in kept}
     assert told["model_version"] == direct["model"]["version"]
+    SystemB.model_validate(told)
     assert ask({"imageUrl": "https://a.org/bad"}).status_code == 422
     assert ask({"imageUrl": 1}).status_code == 400
     by_url = client.post("/v1/predict", json={"image_url": "https://a.org/good"})
     assert by_url.json()["results"][0]["probs"] == told["probabilities"]
+
+
+@pytest.mark.parametrize(("mass", "label"), [(0.6, "effusion; mass"), (0.4, "effusion"), (0.1, "none")])
+def test_the_older_route_names_one_of_several_targets_with_its_probability(mass, label):
+    result = {"status": "ok", "label": label, "probs": {"mass": mass, "effusion": mass + 0.2},
+              "decisions": {"mass": False}, "abstained": True, "warnings": ["any"]}  # fmt: skip
+    told = to_told(result)
+    assert (told["label"], told["probability"]) == ("effusion", mass + 0.2)
+    assert (told["decisions"], told["abstained"], told["warnings"]) == ({"mass": False}, True, ["any"])
 
 
 def test_an_image_by_address_waits_and_takes_memory_like_others(client, app, png, monkeypatch):

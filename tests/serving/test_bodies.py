@@ -55,6 +55,18 @@ def test_broken_forms(content, said):
     assert caught.value.status == 400
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"X-Note: " + b"a" * 4_000_000, b"a" * 4_000_000, b"X-Note: 1\r\n" * 400_000],
+    ids=["value", "name", "many"],
+)
+def test_headers_of_megabytes_are_refused_at_their_first_bytes(header):
+    form = Form(b"abc", 1)
+    with pytest.raises(Refusal, match="bytes that are none") as caught:
+        form.write(b"--abc\r\n" + header[:10_000])
+    assert caught.value.status == 400
+
+
 @pytest.mark.parametrize(("boundary", "said"), [(b"", "no boundary"), (b"x" * 5000, "a boundary that is too long")])
 def test_boundaries(boundary, said):
     with pytest.raises(Refusal, match=said):

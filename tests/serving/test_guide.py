@@ -1,5 +1,6 @@
 """What docs/serving.md says to copy works: the snippets are run as they stand."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from cxr.serving.schemas import Prediction, SystemB
 
 from .running import running
 
@@ -20,6 +23,12 @@ def snippet(language: str) -> str:
     found = [text for text in re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL) if "chest.png" in text]
     assert len(found) == 1
     return found[0]
+
+
+def test_the_answers_that_are_shown_are_as_described():
+    _, prediction, older = (json.loads(text) for text in re.findall(r"```json\n(.*?)```", GUIDE, re.DOTALL))
+    Prediction.model_validate(prediction)
+    SystemB.model_validate(older)
 
 
 @pytest.fixture(scope="module")

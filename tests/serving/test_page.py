@@ -261,6 +261,78 @@ def test_the_heat_map_comes_when_it_is_wanted(open_page, film):
     assert [address.split("label=")[1] for address in explained] == ["pneumonia", "normal"]
 
 
+def serve_another_model(stub, **changes):
+    """What the server does once its bundle is another one."""
+    point = {**stub.facts["operating_point"], "threshold": 0.41}
+    stub.facts = {**stub.facts, "version": "0b1c2d3e4f5a", "operating_point": point, **changes}
+
+
+def test_each_answer_is_drawn_with_the_facts_of_the_model_that_gave_it(open_page, stub, film):
+    stub.verdicts.extend([{"share": 0.951}, {"share": 0.5, "abstained": False, "decisions": {"pneumonia": True}}])
+    page = open_page()
+    bar, tick = page.locator(".bars li", has_text="Pneumonia"), page.locator(".bars .tick")
+    drop(page, film.png)
+    expect(bar).to_contain_text("Above the operating point of 70.3%")
+    serve_another_model(stub, name="resnet50-phantoms")
+    drop(page, film.png)
+    expect_done(page, 2)
+    page.get_by_role("button", name="Next image").click()
+    expect(bar).to_contain_text("Above the operating point of 41.0%")
+    assert tick.evaluate("mark => mark.style.left") == "41%"
+    expect(page.locator("#model-name")).to_have_text("resnet50-phantoms")
+    page.get_by_role("button", name="Previous image").click()
+    expect(bar).to_contain_text("Above the operating point of 70.3%")
+    assert tick.evaluate("mark => mark.style.left") == "70.3%"
+
+
+def test_facts_of_another_model_are_not_drawn_over_an_answer(open_page, stub, film):
+    stub.verdicts.append({"share": 0.951, "model": {**stub.model, "version": "0b1c2d3e4f5a"}})
+    page = open_page()
+    drop(page, film.png)
+    expect(page.locator(".bars")).to_contain_text("Above the operating point: called positive.")
+    assert page.locator(".bars .tick").count() == 0
+
+
+@pytest.mark.parametrize("names", [["normal", "pneumonia"], ["normal", "consolidation"]], ids=["same", "other classes"])
+def test_no_map_of_another_model_is_laid_over_an_answer(open_page, stub, film, names):
+    page = open_page()
+    drop(page, film.png)
+    expect_done(page, 1)
+    serve_another_model(stub, class_names=names)
+    if "pneumonia" not in names:
+        stub.refuse("/v1/explain", 400, "expected a label among normal, consolidation, got another")
+        probs = {"normal": 0.2, "consolidation": 0.8}
+        stub.verdicts.append({"probs": probs, "decisions": {}, "label": "consolidation"})
+    page.get_by_role("button", name="Show heat map").click()
+    expect(page.locator(".heat .problem")).to_contain_text("The model on the server has changed.")
+    expect(page.locator("#overlay")).to_be_hidden()
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.locator(".details")).to_contain_text("version 0b1c2d3e4f5a")
+    expect(page.locator(".heat .problem")).to_have_count(0)
+    page.get_by_role("button", name="Show heat map").click()
+    expect(page.locator("#overlay")).to_be_visible()
+
+
+def test_a_file_that_the_browser_reads_in_another_way_is_always_shown_as_the_server_reads_it(open_page, stub, film):
+    stub.sees = np.rot90
+    out = BytesIO()
+    Image.open(BytesIO(film.png)).crop((0, 0, 400, 300)).save(out, "png")
+    page = open_page()
+    asked = pictures_asked_for(page)
+    drop(page, out.getvalue(), *6 * [film.png])
+    expect_done(page, 7)
+    canvas = page.locator("#film canvas")
+    expect(canvas).to_have_attribute("width", "300")
+    for place in range(2, 8):
+        page.get_by_role("button", name="Next image").click()
+        expect(page.locator("#count")).to_have_text(f"{place} of 7")
+        expect(page.locator("#reading")).to_be_hidden()
+    page.locator(".row").first.locator(".choose-row").click()
+    expect(canvas).to_have_attribute("width", "300")
+    assert grey_of_canvas(page).shape == (400, 300)
+    assert len(asked) == 2
+
+
 def test_a_model_without_maps_says_so(open_page, stub, film):
     stub.refuse("/v1/explain", 422, "expected a model with a net in it, got one without, which has no maps")
     page = open_page()

@@ -20,6 +20,7 @@ from cxr.entry import prepare_environment
 from cxr.errors import ConfigError, DataError
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.bundle import load_bundle
+from cxr.inference.bundle_folder import BUNDLE, EXPORT, bundle_version
 from cxr.inference.description import DESCRIPTION
 from cxr.inference.embedding import OneNet
 from cxr.inference.engines import GRAPHS, INT8, ONNX, open_predictor
@@ -40,7 +41,7 @@ class Export:
 
     Attributes:
         run: Folder of a run, of an ensemble or of an AutoML plan, or a bundle.
-        out: The bundle to write; None is ``export`` in that folder.
+        out: The bundle to write; None is `EXPORT` in that folder.
         int8: Also make graphs of 8-bit integers.
         mobile: Also make the one file for phones.
         overrides: Config values that are others than in the run, as ``data.root=PATH``.
@@ -81,13 +82,14 @@ def export(settings: Export) -> tuple[dict[str, Any], Path]:
     """
     prepare_environment()
     source = open_source(settings)
-    out = settings.run / "export" if settings.out is None else settings.out
+    out = settings.run / EXPORT if settings.out is None else settings.out
     check_place(out)
+    measured: dict[str, Any] = {BUNDLE: bundle_version(source.bundle)}
     files = read_with_graphs(source.bundle) | read_card(source.run)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
         draft = Path(place) / "draft"
         write_exported(files, draft, {})
-        measured: dict[str, Any] = {"parity": measure_parity(source, open_predictor(draft, ONNX))}
+        measured["parity"] = measure_parity(source, open_predictor(draft, ONNX))
         if settings.mobile:
             files[MOBILE], measured["mobile"] = export_mobile(source, draft, files)
         if settings.int8:
@@ -105,7 +107,7 @@ def open_source(settings: Export) -> Source:
         CxrError: There is none, or it is not one that can be used so.
     """
     run, alone = settings.run, (settings.run / DESCRIPTION).is_file()
-    bundle = run if alone else run / "bundle"
+    bundle = run if alone else run / BUNDLE
     if not (bundle / DESCRIPTION).is_file():
         raise DataError(f"expected a finished run or a bundle, but {run} has no bundle; give the folder of a run")
     if alone and (settings.int8 or settings.overrides):

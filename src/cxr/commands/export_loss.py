@@ -33,17 +33,18 @@ def ask_both(first: Ask, second: Ask, batches: Iterable[tuple[Stored, ...]]) -> 
 
 
 def check_parity(found: Probs, wanted: Probs, what: str) -> float:
-    """The largest difference of two tables (N, K), nan left out.
+    """The largest difference of two tables (N, K).
 
     Args:
         found: What the graph says.
-        wanted: What it should say.
+        wanted: What it should say; nan where that is not stated, so that whatever is found there is right.
         what: Where the second comes from, for the message.
 
     Raises:
-        WeightsError: It is larger than ALLOWED.
+        WeightsError: It is larger than ALLOWED or no number, or nothing is stated.
     """
-    largest = float(np.nanmax(np.abs(found - wanted)))
+    stated = ~np.isnan(wanted)
+    largest = float(np.abs(found - wanted)[stated].max()) if stated.any() else np.nan
     if not largest <= ALLOWED:
         raise WeightsError(
             f"expected probabilities within {ALLOWED:g} of {what}, got a difference of {largest:.2g}, so nothing is "

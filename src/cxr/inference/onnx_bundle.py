@@ -12,6 +12,7 @@ from typing import Any
 from cxr.errors import ConfigError
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.bundle import load_net
+from cxr.inference.bundle_folder import EXPORT
 from cxr.inference.description import DESCRIPTION, read_files, to_content, write_folder
 from cxr.inference.engines import GRAPHS, INT8, ONNX, open_predictor
 from cxr.inference.onnx_graph import make_graph
@@ -19,7 +20,7 @@ from cxr.inference.onnx_int8 import Images, quantise
 from cxr.inference.opening import NET, inner_bundles
 from cxr.models.head import Classifier
 
-EXPORT, MOBILE, CARD = "export", "mobile.onnx", "model_card.md"
+MOBILE, CARD = "mobile.onnx", "model_card.md"
 MODULES = ("cxr-lab", "torch", "onnx", "onnxruntime")
 
 Files = dict[str, bytes]
@@ -69,7 +70,7 @@ def write_exported(files: Mapping[str, bytes], folder: Path, export: Mapping[str
     Args:
         files: Checksums are made anew, in the bundles inside too.
         folder: The bundle to make; the folder above exists.
-        export: What was measured, as plain values; versions are added.
+        export: What was measured and of which bundle, as plain values; versions are added.
     """
     sealed = _seal(files)
     versions = {name: version(name) for name in MODULES}

@@ -8,7 +8,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TextIO
@@ -141,7 +141,7 @@ def _open_zip(place: Path, path: str, skipped: Counter[str]) -> Iterator[Source]
     except DataError as error:
         yield Source(path, fault=str(error))
         return
-    inside = (name for name in names if not _is_hidden(PurePosixPath(name).parts, skipped))
+    inside = (name for name in names if not _is_hidden(PurePosixPath(name).parent, skipped))
     yield from (Source(path, name) for name in inside if not _skips(PurePosixPath(name).name, skipped))
 
 
@@ -168,10 +168,9 @@ def _is_passed(folder: Path, skipped: Counter[str]) -> bool:
     return bool(reasons)
 
 
-def _is_hidden(parts: Iterable[str], skipped: Counter[str]) -> bool:
-    """Whether a member of a zip file lies in a hidden folder, or in one that macOS adds."""
-    *folders, _ = parts
-    hidden = any(name.startswith(".") or name == "__MACOSX" for name in folders)
+def _is_hidden(folder: PurePosixPath, skipped: Counter[str]) -> bool:
+    """Whether a folder in a zip file is hidden, lies in a hidden one, or in one that macOS adds."""
+    hidden = any(name.startswith(".") or name == "__MACOSX" for name in folder.parts)
     skipped.update([HIDDEN] if hidden else [])
     return hidden
 

@@ -3,6 +3,9 @@
 It takes the address of an image, so it answers only where hosts are listed from which images may be fetched.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
@@ -23,11 +26,12 @@ async def covid19(request: Request) -> JSONResponse:
         (result,) = await service.predict(given)
     if result["status"] == ERROR:
         raise no_image(result["error"])
-    told = {
-        "status": result["status"],
-        "label": result["label"],
-        "probability": max(result["probs"].values()),
-        "probabilities": result["probs"],
-        "model_version": service.facts.version,
-    }
-    return answer(request, told)
+    return answer(request, {**to_told(result), "model_version": service.facts.version})
+
+
+def to_told(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result of ``/v1/predict`` as this route tells it: that system names one class, the most probable one."""
+    probs = result["probs"]
+    label = max(probs, key=probs.__getitem__)
+    kept = {name: result[name] for name in ("status", "decisions", "abstained", "warnings")}
+    return {"label": label, "probability": probs[label], "probabilities": probs, **kept}

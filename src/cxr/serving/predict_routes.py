@@ -46,9 +46,10 @@ def make_predict_routes(settings: Settings, class_names: list[str]) -> APIRouter
         label = chosen_label(request, class_names)
         async with service.receive(request) as given:
             try:
-                return answer(request, await service.explain(only(given), label))
+                explained = await service.explain(only(given), label)
             except ImageError as error:
                 raise no_image(str(error)) from error
+        return answer(request, {"model": service.facts.to_name(), **explained})
 
     @routes.post("/v1/image", response_model=Shown, responses=REFUSED, openapi_extra=single)
     async def image(request: Request) -> JSONResponse:

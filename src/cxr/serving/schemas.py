@@ -16,6 +16,8 @@ _KEYS = [
 
 PROBS = {"normal": 0.08, "pneumonia": 0.92}
 REQUEST_ID = "7c6f1d2be0a94f6c"
+DECISIONS = "Whether the probability reaches the operating point, where there is one."
+ABSTAINED = "Whether the model is not sure enough to answer; null where that was not chosen."
 
 
 class _Schema(BaseModel):
@@ -49,13 +51,8 @@ class Answered(_Schema):
         examples=["pneumonia"], description="The most probable class; of independent targets all of at least 0.5."
     )
     probs: dict[str, float] = Field(examples=[PROBS])
-    decisions: dict[str, bool] = Field(
-        examples=[{"pneumonia": True}],
-        description="Whether the probability reaches the operating point, where there is one.",
-    )
-    abstained: bool | None = Field(
-        description="Whether the model is not sure enough to answer; null where that was not chosen."
-    )
+    decisions: dict[str, bool] = Field(examples=[{"pneumonia": True}], description=DECISIONS)
+    abstained: bool | None = Field(description=ABSTAINED)
     warnings: list[Warned]
     shape: list[int] = Field(
         min_length=2, max_length=2, examples=[[2336, 2836]], description="Height and width in pixels."
@@ -84,6 +81,7 @@ class Prediction(_Schema):
 class Explanation(_Schema):
     """An image and what speaks for a class in it."""
 
+    model: ModelName
     overlay: str = Field(description="Transparent PNG of the image's proportions, as a data URL.")
     image: str = Field(description="PNG of 8 bit grey, the longer side 1024 pixels, as a data URL.")
     label: str = Field(examples=["pneumonia"])
@@ -120,9 +118,12 @@ class SystemB(_Schema):
     """The answer of the compatibility route."""
 
     status: Literal["ok"]
-    label: str = Field(examples=["pneumonia"])
+    label: str = Field(examples=["pneumonia"], description="The most probable class or target.")
     probability: float = Field(ge=0, le=1, examples=[0.92], description="Of the label.")
     probabilities: dict[str, float] = Field(examples=[PROBS])
+    decisions: dict[str, bool] = Field(examples=[{"pneumonia": True}], description=DECISIONS)
+    abstained: bool | None = Field(description=ABSTAINED)
+    warnings: list[Warned]
     model_version: str
     request_id: str
 

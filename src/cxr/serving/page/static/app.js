@@ -3,10 +3,10 @@
 import { count, find, spoken } from "./dom.js";
 import { listenToDrops } from "./dropping.js";
 import { describeModel } from "./facts.js";
-import { decode, fits, readPicture, readThere } from "./picture.js";
+import { decode, fits, readPicture } from "./picture.js";
 import { describe } from "./result.js";
 import { Rows } from "./rows.js";
-import { Server } from "./server.js";
+import { Problem, Server } from "./server.js";
 import { findToken, signIn } from "./sign_in.js";
 import { save, toCsv } from "./table.js";
 import { aloud, classToExplain } from "./verdict.js";
@@ -20,8 +20,10 @@ const list = new WorkList(server, changed, stopped);
 const rows = new Rows(find("rows"), { choose, retry: (item) => list.retry(item), remove });
 const viewer = new Viewer(find("viewport"), find("film"), showLook);
 const heat = { on: false, label: null, loading: false, problem: null };
+const known = new Map();
 let chosen = null;
 let facts = null;
+let reading = null;
 let leaving = false;
 let recent = [];
 
@@ -56,9 +58,10 @@ function clear() {
 function changed(item) {
   rows.update(item, item === chosen);
   showSum();
+  learn(item);
   if (item !== chosen) return;
   showAnswer();
-  if (item.over) say(aloud(item, facts));
+  if (item.over) say(aloud(item, factsOf(item)));
   if (item.state === "done") checkPicture(item);
 }
 
@@ -106,6 +109,7 @@ function choose(item) {
   if (item === null) return viewer.show(null, plainLook(), 1);
   item.look ??= plainLook();
   rows.reveal(item);
+  learn(item);
   showAnswer();
   return readChosen(item);
 }
@@ -143,16 +147,12 @@ function forget(item) {
   item.maps.clear();
 }
 
-/** A picture that the server sees in other proportions is shown as the server sees it. */
-async function checkPicture(item) {
-  if (item.picture === null || item.checked || fits(item.picture, item.result.shape)) return;
-  item.checked = true;
-  try {
-    item.picture = await readThere(item, server);
-    showPicture(item);
-  } catch (problem) {
-    if (item === chosen) tell(problem.message);
-  }
+/** A picture that the server sees in other proportions is read by the server, now and whenever it is shown again. */
+function checkPicture(item) {
+  if (item.picture === null || item.misread || fits(item.picture, item.result.shape)) return;
+  item.misread = true;
+  forget(item);
+  readChosen(item);
 }
 
 function tell(words) {
@@ -173,8 +173,8 @@ function showAnswer() {
   if (chosen.state === "done" && !(heat.label in chosen.result.probs)) heat.label = classToExplain(chosen.result);
   const focused = document.activeElement?.id;
   const open = find("answer").querySelector("details")?.open === true;
-  find("answer").replaceChildren(...describe(chosen, facts, heat, {
-    retry: (item) => list.retry(item), remove, toggleHeat, chooseClass,
+  find("answer").replaceChildren(...describe(chosen, factsOf(chosen), heat, {
+    retry: (item) => list.retry(item), remove, toggleHeat, chooseClass, askAgain,
   }));
   if (open && chosen.state === "done") find("answer").querySelector("details").open = true;
   if (focused === "heat-class" || focused === "heat-words") find(focused)?.focus();
@@ -228,29 +228,69 @@ async function readMap(item, label) {
   showAnswer();
   try {
     const path = `/v1/explain?label=${encodeURIComponent(label)}`;
-    const { overlay } = await server.post(path, item.file, { signal: item.abort.signal });
+    const { overlay, model } = await server.post(path, item.file, { signal: item.abort.signal });
+    if (model.version !== item.model?.version) throw changedModel();
     await decode(overlay);
     item.maps.set(label, overlay);
     if (isWanted()) showHeat();
     if (isWanted()) say("The heat map is shown.");
   } catch (problem) {
+    const why = problem.kind === "refused" && (await isOutdated(item)) ? changedModel() : problem;
     if (!isWanted()) return;
     Object.assign(heat, { on: false, loading: false });
     await showHeat();
-    heat.problem = problem;
+    heat.problem = why;
     showAnswer();
   }
 }
 
-// -- the model
+function changedModel() {
+  const remedy = "This answer and a heat map would be of different models: ask again for both of the same one.";
+  return new Problem("changed", "The model on the server has changed.", remedy);
+}
 
-async function readFacts() {
+/** Whether the server has another model by now: one with other classes refuses those of the answer. */
+async function isOutdated(item) {
+  await readFacts();
+  return facts !== null && facts.version !== item.model?.version;
+}
+
+function askAgain(item) {
+  list.retry(item);
+  showHeat();
+}
+
+// -- the models
+
+/** Every answer is drawn with the facts of the model that gave it; null while these are not known. */
+function factsOf(item) {
+  return known.get(item.model?.version) ?? null;
+}
+
+/** The first answer of a model is the reason to read its facts. */
+function learn(item) {
+  if (item.model !== null && !known.has(item.model.version)) readFacts();
+}
+
+/** What the server tells of its model now; whoever asks meanwhile waits for the same answer. */
+function readFacts() {
+  reading ??= askFacts().finally(() => (reading = null));
+  return reading;
+}
+
+async function askFacts() {
   try {
     facts = await server.get("/v1/model");
   } catch (problem) {
+    facts = null;
     find("facts").querySelector(".content").textContent = problem.message;
     return;
   }
+  known.set(facts.version, facts);
+  showFacts();
+}
+
+function showFacts() {
   find("model-name").textContent = facts.name;
   find("open-facts").title = `About the model, version ${facts.version}`;
   find("purpose").textContent = `The model here ${facts.multilabel ? "looks for" : "tells apart"}: ${facts.class_names.map(spoken).join(", ")}.`;

@@ -9,9 +9,9 @@ const PNG = [0x89, 0x50, 0x4e, 0x47];
 const JPEG = [0xff, 0xd8, 0xff];
 const PNG_BIT_DEPTH = 24;
 
-/** The picture of an item; the server is asked only where the browser cannot know. */
+/** The picture of an item; the server is asked only where the browser cannot know, or is known to be wrong. */
 export async function readPicture(item, server) {
-  return (await readHere(item.file)) ?? (await readThere(item, server));
+  return (item.misread ? null : await readHere(item.file)) ?? (await readThere(item, server));
 }
 
 /** Whether a picture has the proportions that the server found; if not, the file was read in another way. */
@@ -31,7 +31,7 @@ async function readHere(file) {
 }
 
 /** The picture as the server decoded it; where the file is just being sent to be predicted, that goes first. */
-export async function readThere(item, server) {
+async function readThere(item, server) {
   await item.sent;
   const { image } = await server.post("/v1/image", item.file, { signal: item.abort.signal });
   return decode(image);

@@ -10,7 +10,8 @@ const WHAT_A_MAP_IS =
 /**
  * What the panel says of an item.
  *
- * heat: whether the map is on, of which class, and what became of it; actions: retry, remove, toggleHeat, chooseClass.
+ * heat: whether the map is on, of which class, and what became of it; actions: retry, remove, toggleHeat, chooseClass,
+ * askAgain.
  */
 export function describe(item, facts, heat, actions) {
   if (item.state === "failed") return [showProblem(item, actions)];
@@ -98,6 +99,7 @@ function showHeat(item, heat, actions) {
     make("h3", { textContent: "Heat map" }),
     make("div", { className: "actions" }, toggle, make("label", {}, "for ", choice)),
     make("p", { className: heat.problem === null ? "note" : "problem", role: "status", textContent: state }),
+    heat.problem?.kind === "changed" && button("Ask again", () => actions.askAgain(item)),
     make("p", { className: "note", textContent: WHAT_A_MAP_IS }),
   );
 }

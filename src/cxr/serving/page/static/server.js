@@ -19,7 +19,10 @@ const TITLES = {
   503: "The server stayed busy.",
 };
 
-/** Why there is no answer: a title and a sentence for people. `kind` is refused, offline, signed_out, unreadable or removed. */
+/**
+ * Why there is no answer: a title and a sentence for people. `kind` is refused, offline, signed_out, unreadable,
+ * removed, or changed: another model would give it.
+ */
 export class Problem extends Error {
   constructor(kind, title, detail = "", ticket = null) {
     super([title, detail].filter(Boolean).join(" "));

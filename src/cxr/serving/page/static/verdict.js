@@ -9,20 +9,25 @@ export function listPoints(facts) {
   return "threshold" in points ? { [points.positive_class]: points } : points;
 }
 
+/** Whether answers are independent of each other; while the facts are not known, a label that is no class says so. */
+const isMultilabel = ({ label, probs }, facts) => facts?.multilabel ?? !(label in probs);
+
 /** The answer in a few words. */
-export function headline({ abstained, decisions, label }, facts) {
+export function headline(result, facts) {
+  const { abstained, decisions, label } = result;
   if (abstained) return "No answer";
   const names = Object.keys(decisions);
   const positive = names.filter((name) => decisions[name]);
   if (positive.length > 0) return `Called positive for ${positive.map(spoken).join(", ")}`;
   if (names.length === 1) return `Not called positive for ${spoken(names[0])}`;
   if (names.length > 1) return "Nothing called positive";
-  if (!facts?.multilabel) return `Most probable: ${spoken(label)}`;
+  if (!isMultilabel(result, facts)) return `Most probable: ${spoken(label)}`;
   return label === "none" ? "No finding reaches 50%" : `At least 50%: ${label.split("; ").map(spoken).join(", ")}`;
 }
 
 /** What has to be said beside the headline. */
-export function explanation({ abstained, decisions, label, probs }, facts) {
+export function explanation(result, facts) {
+  const { abstained, decisions, label, probs } = result;
   const highest = Math.max(...Object.values(probs));
   if (abstained) {
     const needed = facts?.abstention?.threshold;
@@ -32,7 +37,7 @@ export function explanation({ abstained, decisions, label, probs }, facts) {
   if (Object.keys(decisions).length === 0) {
     return "No operating point was chosen for this model, so it calls nothing positive or negative.";
   }
-  return facts?.multilabel ? "" : `Most probable class: ${spoken(label)}, ${percent(highest)}.`;
+  return isMultilabel(result, facts) ? "" : `Most probable class: ${spoken(label)}, ${percent(highest)}.`;
 }
 
 /** Where a probability lies, in words; empty where the class has no operating point or no answer is given. */

@@ -2,12 +2,15 @@
 
 const AT_ONCE = 2;
 
-/** One image: `state` is waiting, sending, looking, done or failed; `sent` settles when the line is free again. */
+/**
+ * One image: `state` is waiting, sending, looking, done or failed; `sent` settles when the line is free again; of one
+ * that is `misread` the browser makes another picture than the server.
+ */
 class Item {
   constructor(number, file) {
     Object.assign(this, { number, file, name: file.name, state: "waiting", share: 0, wait: 0 });
     Object.assign(this, { result: null, model: null, ticket: null, problem: null });
-    Object.assign(this, { picture: null, look: null, maps: new Map() });
+    Object.assign(this, { picture: null, misread: false, look: null, maps: new Map() });
     this.abort = new AbortController();
     this.sent = Promise.resolve();
     this.markSent = () => {};
@@ -48,9 +51,10 @@ export class WorkList {
     item.picture?.close?.();
   }
 
-  /** Ask about a failed image once more. */
+  /** Ask about an image once more; what was said of it is forgotten. */
   retry(item) {
-    Object.assign(item, { state: "waiting", problem: null });
+    Object.assign(item, { state: "waiting", result: null, model: null, ticket: null, problem: null });
+    item.maps.clear();
     this.#changed(item);
     this.#go();
   }
