@@ -111,6 +111,7 @@ def test_two_processes_share_one_database(sweep, request, database):
     assert sorted(started["number"]) == list(range(8))
     assert started["process"].nunique() == 2
     assert pd.read_csv(sweep.folder / "trials.csv")["x"].is_unique
+    assert len(list(sweep.folder.glob(".*.lock"))) == (3 if database == "sqlite" else 0)
     assert len((sweep.root / "tested.txt").read_text().split()) == 1
     assert all("test/auroc = 0.7500" in output for output in outputs)
 
