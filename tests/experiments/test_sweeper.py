@@ -80,6 +80,15 @@ def test_failing_trials_are_recorded_and_the_sweep_goes_on(app, capsys):
     assert "trial 0: failed: boom" in capsys.readouterr().out
 
 
+def test_a_trial_that_lost_the_database_was_interrupted(app, capsys):
+    app.run("hydra.sweeper.n_trials=1", "+misbehave={t0: lost}")
+    assert states(app.folder) == ["FAIL", "COMPLETE"]
+    assert errors(app.folder)[0] == "interrupted"
+    lost, again = open_study(app.folder).trials
+    assert lost.params == again.params
+    assert "trial 0: failed: interrupted" in capsys.readouterr().out
+
+
 def test_a_sweep_without_any_value_ends_with_the_reason(app):
     with pytest.raises(SystemExit, match=r"all 1 failed, the last with: boom; mend that"):
         app.run("hydra.sweeper.n_trials=1", "+misbehave.t0=error")

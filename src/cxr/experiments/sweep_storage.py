@@ -9,7 +9,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,11 +171,8 @@ class PatientStorage(RDBStorage):
 
     def record_heartbeat(self, trial_id: int) -> None:
         """A sign of life; one that cannot be written is left out, since the next one follows."""
-        try:
+        with suppress(StorageInternalError, DBAPIError):
             self.patience.note(lambda: RDBStorage.record_heartbeat(self, trial_id))
-        except (StorageInternalError, DBAPIError) as error:
-            if not is_absence(error):
-                raise
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         if time.monotonic() - self.patience.back_since < 2 * self.heartbeat_interval:
@@ -256,9 +253,27 @@ def make_lock(storage: str, folder: Path, study: str, name: str, patience: float
     """
     url = parse_url(storage)
     if url.get_backend_name() == "sqlite":
-        return FileLock(folder / f".{name}.lock")
+        return DiskLock(folder / f".{name}.lock")
     engine = create_engine(url, **connection_arguments(url))
     return PostgresLock(engine, f"{study}:{name}", Patience(storage, patience))
+
+
+class DiskLock(FileLock):
+    """A file that one process of this machine can hold."""
+
+    def acquire(self, *arguments: Any, **keywords: Any) -> Any:
+        """Wait for the lock.
+
+        Raises:
+            ConfigError: The disk has no locks.
+        """
+        try:
+            return super().acquire(*arguments, **keywords)
+        except NotImplementedError as error:
+            raise ConfigError(
+                f"{self.lock_file} must lie on a disk with locks, by which workers share a SQLite database, but this has "
+                "none; set CXR_LOG_DIR to a local disk, or hydra.sweeper.storage=postgresql://user@host/database"
+            ) from error
 
 
 class PostgresLock:

@@ -305,7 +305,7 @@ class StudySweeper(Sweeper):
         if trial.state.name == "PRUNED":
             return f"stopped after {len(trial.intermediate_values)} epochs, others were better by then"
         if trial.values is None:
-            return f"failed: {trial.user_attrs['error']}"
+            return f"failed: {trial.user_attrs.get('error', 'interrupted')}"
         told = ", ".join(f"{name} {value:.4f}" for name, value in zip(self.goals.metrics, trial.values, strict=True))
         best = self.goals.best(study)
         return told if best is None else f"{told}, best {best.values[0]:.4f} (trial {best.number})"
