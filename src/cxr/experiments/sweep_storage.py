@@ -271,7 +271,7 @@ class DiskLock(FileLock):
             return super().acquire(*arguments, **keywords)
         except NotImplementedError as error:
             raise ConfigError(
-                f"{self.lock_file} must lie on a disk with locks, by which workers share a SQLite database, but this has "
+                f"{self.lock_file} must lie on a disk with locks, by which workers share SQLite, but this one has "
                 "none; set CXR_LOG_DIR to a local disk, or hydra.sweeper.storage=postgresql://user@host/database"
             ) from error
 
