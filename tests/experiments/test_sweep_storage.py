@@ -248,7 +248,7 @@ def test_both_ends_notice_a_machine_that_is_gone(postgres, tmp_path):
     lock = make_lock(postgres.url, tmp_path, "a", "claim", 60)
     with holding(lock):
         told = [lock.connection.exec_driver_sql(f"SHOW tcp_{name}").scalar() for name in KEEPALIVES]
-        with socket.socket(fileno=lock.connection.connection.driver_connection.fileno()) as own:
+        with socket.socket(fileno=lock.connection.connection.dbapi_connection.fileno()) as own:
             asked = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
             options = [own.getsockopt(socket.IPPROTO_TCP, name) for name in asked]
             own.detach()
