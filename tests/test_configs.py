@@ -213,6 +213,12 @@ def test_a_wrong_value_is_refused_with_what_was_expected(override, message):
         check_config(composed(override))
 
 
+def test_images_on_the_device_and_loader_processes_do_not_go_together():
+    with pytest.raises(ConfigError, match="num_workers must be 0 with data.device_cache=true.*, but got 2; set it"):
+        check_config(composed("data.device_cache=true", "data.num_workers=2"))
+    check_config(composed("data.num_workers=2"))
+
+
 def test_every_rule_names_a_key_that_exists():
     config = composed()
     for key in RULES:

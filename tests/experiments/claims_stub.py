@@ -19,7 +19,7 @@ HEARTBEAT, PATIENCE = 1, 60
 
 
 def main(address: str, folder: Path, n_trials: int, seconds: float) -> None:
-    lock = make_lock(address, folder, "kills", "claim")
+    lock = make_lock(address, folder, "kills", "claim", PATIENCE)
     with holding(lock):
         storage = PatientStorage(address, PATIENCE, HEARTBEAT)
         study = open_study(storage, "kills", "max")

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxr.entry import prepare_environment, tell_errors
 from cxr.errors import DataError
+from cxr.experiments.study import StorageError
 from cxr.experiments.sweeper import is_trial, register_sweeper
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -81,6 +82,8 @@ def run_trial(config: DictConfig) -> StubResult:
     match OmegaConf.select(config, f"misbehave.t{HydraConfig.get().job.num}"):
         case "error":
             raise ValueError("boom")
+        case "lost":
+            raise StorageError("the study's database has not answered")
         case "no_number":
             return StubResult(math.nan, output / "best.ckpt")
         case "interrupt":

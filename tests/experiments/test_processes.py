@@ -135,8 +135,9 @@ def test_a_running_job_keeps_its_log(make_job):
         (3, [], {"OMP_NUM_THREADS": "1"}, [{}] * 3),
         (20, [], {}, [{"OMP_NUM_THREADS": "1"}] * 20),
         (3, ["a", "b"], {"OMP_NUM_THREADS": "1"}, [{"CUDA_VISIBLE_DEVICES": name} for name in "aba"]),
+        (2, [*"abcde"], {"OMP_NUM_THREADS": "1"}, [{"CUDA_VISIBLE_DEVICES": names} for names in ("a,b", "c,d,e")]),
     ],
-    ids=["one place has all", "cores", "the user's threads", "fewer cores than places", "GPUs in turn"],
+    ids=["one place has all", "cores", "the user's threads", "few cores", "GPUs in turn", "GPUs in groups"],
 )
 def test_places_share_the_machine(jobs, gpus, environment, expected):
     assert share_machine(jobs, gpus, cores=8, environment=environment) == expected

@@ -4,9 +4,11 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from cxr.errors import ConfigError, DataError, TrainingError
 from cxr.experiments.study import (
+    StorageError,
     check_same_search,
     count_ended,
     fail_stale_trials,
@@ -72,6 +74,23 @@ def test_ctrl_c_fails_the_trial_without_an_error_and_is_raised_again(empty):
     with pytest.raises(KeyboardInterrupt):
         run_trials(empty, 3, objective, lambda study, trial: None)
     assert [(trial.state, trial.user_attrs) for trial in empty.trials] == [(TrialState.FAIL, {})]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageError("it was away"),
+        optuna.exceptions.StorageInternalError("full"),
+        OperationalError("", {}, Exception("gone")),
+    ],
+)
+def test_an_error_of_the_database_is_not_that_of_the_trial(empty, error):
+    def objective(trial):
+        raise error
+
+    run_trials(empty, 1, objective, lambda study, trial: None)
+    assert [(trial.state, trial.user_attrs) for trial in empty.trials] == [(TrialState.FAIL, {})]
+    assert count_ended(empty) == 0
 
 
 def test_only_trials_that_ended_by_themselves_count(study):

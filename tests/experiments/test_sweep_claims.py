@@ -4,7 +4,7 @@ from filelock import FileLock
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from cxr.experiments.study import open_study
+from cxr.experiments.study import StorageError, open_study
 from cxr.experiments.sweep_claims import RERUN, WORKER, Claims, requeue
 from cxr.experiments.sweep_storage import PatientStorage
 
@@ -90,6 +90,18 @@ def test_the_result_of_a_trial_that_was_taken_for_lost_does_not_count(bench):
     assert bench.states() == ["FAIL", "COMPLETE"]
     assert bench.study.trials[1].params == bench.study.trials[0].params
     assert bench.said[0].startswith("trial 0 was taken for lost, since its heartbeat was missing; its result does not")
+
+
+def test_a_trial_whose_judge_lost_the_database_is_tried_again(bench):
+    def objective(trial):
+        x = trial.suggest_float("x", 0.0, 1.0)
+        if trial.number == 0:
+            raise StorageError("the study's database has not answered")
+        return x
+
+    bench.work(1, objective)
+    assert bench.states() == ["FAIL", "COMPLETE"]
+    assert bench.study.trials[1].params == bench.study.trials[0].params
 
 
 def test_another_error_of_the_database_is_raised(bench):

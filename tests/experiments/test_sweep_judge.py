@@ -1,8 +1,7 @@
 import optuna
 import pytest
 
-from cxr.errors import DataError
-from cxr.experiments.study import open_study
+from cxr.experiments.study import StorageError, open_study
 from cxr.experiments.sweep_judge import StudyJudge
 from cxr.experiments.sweep_storage import PatientStorage
 
@@ -42,5 +41,5 @@ def test_without_a_pruner_values_are_kept_all_the_same(address, shared):
 
 def test_a_judge_connects_when_it_is_asked(address):
     asked = judge(address + "/nowhere", 0, optuna.pruners.NopPruner())
-    with pytest.raises(DataError):
+    with pytest.raises(StorageError, match="has not answered for 0 s .*unable to open"):
         asked(0, {"val/auroc": 0.5})

@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from cxr.experiments.sweep_claims import RERUN
+from cxr.experiments.sweep_claims import RERUN, WORKER
 from cxr.experiments.sweep_storage import PatientStorage
 
 STUB = Path(__file__).with_name("claims_stub.py")
@@ -48,20 +48,22 @@ def wait_for_one_in_a_trial(workers, folder, draws):
 
 
 def kill_at_random(address, folder, draws):
-    """Run WORKERS workers, and replace one that is killed by another, KILLS times."""
-    workers = [start(address, folder) for _ in range(WORKERS)]
+    """Run WORKERS workers, and replace one that is killed by another, KILLS times; returns whom it killed."""
+    workers, killed = [start(address, folder) for _ in range(WORKERS)], set()
     for _ in range(KILLS):
         place = wait_for_one_in_a_trial(workers, folder, draws)
         time.sleep(draws.choice([0.1, 0.2, 0.3, draws.uniform(0.0, 1.5)]))
         workers[place].send_signal(signal.SIGKILL)
         workers[place].wait()
+        killed.add(str(workers[place].pid))
         workers[place] = start(address, folder)
-    return [worker.wait(timeout=300) for worker in workers]
+    assert [worker.wait(timeout=300) for worker in workers] == [0] * WORKERS
+    return killed
 
 
 @pytest.mark.slow
 def test_no_trial_is_lost_or_run_twice_when_workers_are_killed(address, tmp_path):
-    assert kill_at_random(address, tmp_path, random.Random(0)) == [0] * WORKERS
+    killed = kill_at_random(address, tmp_path, random.Random(0))
     study = optuna.load_study(study_name="kills", storage=PatientStorage(address, 1, 1))
     states = Counter(trial.state.name for trial in study.trials)
     assert states["COMPLETE"] == TRIALS
@@ -73,11 +75,15 @@ def test_no_trial_is_lost_or_run_twice_when_workers_are_killed(address, tmp_path
 
     again = Counter(trial.user_attrs[RERUN] for trial in study.trials if RERUN in trial.user_attrs)
     for trial in study.trials:
-        began_twice = RERUN in trial.user_attrs and "worker" in trial.user_attrs
+        began_twice = RERUN in trial.user_attrs and WORKER in trial.user_attrs
         if trial.state.name == "FAIL" and trial.params and not began_twice:
             assert again[trial.number] == 1, "the parameters of a killed trial are run once more"
     begun, ended = ({int(number) for word, number, _ in ledger if word == said} for said in ("begin", "end"))
     assert begun - ended, "some kills hit a trial"
+    owners = {int(number): process for word, number, process in ledger if word == "begin"}
+    assert {owners[number] for number in begun - ended} <= killed, "whoever lives ends its trials"
+    claimed_and_failed = [trial for trial in study.trials if trial.state.name == "FAIL" and WORKER in trial.user_attrs]
+    assert len(claimed_and_failed) <= KILLS, "no trial of a living worker is taken away"
     assert "FAIL" in {study.trials[number].state.name for number in begun - ended}
     assert again, "some killed trials are run once more"
     assert max(again.values()) == 1

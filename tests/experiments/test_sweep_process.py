@@ -111,6 +111,7 @@ def test_two_processes_share_one_database(sweep, request, database):
     assert sorted(started["number"]) == list(range(8))
     assert started["process"].nunique() == 2
     assert pd.read_csv(sweep.folder / "trials.csv")["x"].is_unique
+    assert len(list(sweep.folder.glob(".*.lock"))) == (3 if database == "sqlite" else 0)
     assert len((sweep.root / "tested.txt").read_text().split()) == 1
     assert all("test/auroc = 0.7500" in output for output in outputs)
 
@@ -156,6 +157,23 @@ def test_a_database_that_stays_away_ends_a_worker_with_one_sentence_and_keeps_it
     postgres.start()
     finish(sweep.start(f"hydra.sweeper.storage={postgres.url}"))
     assert Counter(sweep.states()) == {"complete": 4, "fail": 1}
+
+
+@pytest.mark.slow
+def test_a_trial_that_loses_the_database_is_tried_again_by_the_next_command(sweep, postgres):
+    words = [f"hydra.sweeper.storage={postgres.url}", "hydra.sweeper.n_trials=2"]
+    process = sweep.start(*words, "+seconds=4.0", "hydra.sweeper.patience=2")
+    sweep.wait_for("trial_0", process)
+    postgres.stop()
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, output
+    assert output.count("error: ") == output.count("has not answered for 2 s") == 1
+    assert "Traceback" not in output
+    postgres.start()
+    finish(sweep.start(*words))
+    assert sweep.states() == ["fail", "complete", "complete"]
+    points = pd.read_csv(sweep.folder / "trials.csv")["x"]
+    assert points[0] == points[1]
 
 
 @pytest.mark.slow

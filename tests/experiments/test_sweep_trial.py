@@ -6,7 +6,16 @@ from types import SimpleNamespace
 import pytest
 
 from cxr.errors import TrainingError
-from cxr.experiments.sweep_trial import TRIAL, handed_trial, repeated_command, run_apart, run_handed, run_here
+from cxr.experiments.study import StorageError
+from cxr.experiments.sweep_trial import (
+    TRIAL,
+    handed_trial,
+    needs_own_process,
+    repeated_command,
+    run_apart,
+    run_handed,
+    run_here,
+)
 from cxr.training.judging import StoppedByJudgeError
 
 CHILD = """
@@ -47,6 +56,21 @@ def test_a_stopped_trial_is_no_failure(tmp_path):
     assert not (tmp_path / "error.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("trainer", "apart"),
+    [
+        ({}, False),
+        ({"devices": 1, "num_nodes": 1, "accelerator": "gpu"}, False),
+        ({"devices": 2, "accelerator": "gpu"}, True),
+        ({"devices": "auto"}, True),
+        ({"devices": 1, "num_nodes": 2}, True),
+        ({"devices": 1, "strategy": "ddp"}, True),
+    ],
+)
+def test_whatever_may_start_other_processes_has_one_of_its_own(trainer, apart):
+    assert needs_own_process(trainer) is apart
+
+
 @pytest.fixture
 def apart(tmp_path, monkeypatch):
     """apart(what the process of a trial tells): the outcome."""
@@ -77,6 +101,7 @@ def test_a_process_of_its_own_gives_the_same_outcome(apart, tmp_path):
     ("told", "kind", "message"),
     [
         ({"stopped": "stopped after 2 epochs"}, StoppedByJudgeError, "stopped after 2 epochs"),
+        ({"lost": "has not answered"}, StorageError, "has not answered"),
         ({"error": "the loss is nan"}, TrainingError, "the loss is nan"),
         (None, TrainingError, r"the process of the trial ended with exit code 7; its log: .*trial_4/output.log"),
     ],
@@ -91,6 +116,7 @@ def test_a_process_of_its_own_can_end_otherwise(apart, told, kind, message):
     [
         (None, {"best_score": 0.5}),
         (StoppedByJudgeError("after 3"), {"stopped": "after 3"}),
+        (StorageError("has not answered"), {"lost": "has not answered"}),
         (ValueError("boom"), {"error": "boom"}),
     ],
 )

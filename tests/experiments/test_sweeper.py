@@ -5,6 +5,8 @@ import yaml
 from optuna.distributions import FloatDistribution
 
 from cxr.entry import tell_errors
+from cxr.experiments.study import StorageError
+from cxr.experiments.sweep_claims import Claims
 from cxr.experiments.sweep_records import read_best
 from cxr.experiments.sweeper import is_trial
 
@@ -76,6 +78,15 @@ def test_failing_trials_are_recorded_and_the_sweep_goes_on(app, capsys):
     assert "exit code 3" in told[2]
     assert "Traceback" in (app.folder / "trial_0" / "error.txt").read_text()
     assert "trial 0: failed: boom" in capsys.readouterr().out
+
+
+def test_a_trial_that_lost_the_database_was_interrupted(app, capsys):
+    app.run("hydra.sweeper.n_trials=1", "+misbehave={t0: lost}")
+    assert states(app.folder) == ["FAIL", "COMPLETE"]
+    assert errors(app.folder)[0] == "interrupted"
+    lost, again = open_study(app.folder).trials
+    assert lost.params == again.params
+    assert "trial 0: failed: interrupted" in capsys.readouterr().out
 
 
 def test_a_sweep_without_any_value_ends_with_the_reason(app):
@@ -200,6 +211,22 @@ def test_a_sweep_can_start_with_the_best_points_of_another(app, capsys):
     assert "1 points of" in capsys.readouterr().out
     (trial,) = open_study(app.root / "logs" / "sweeps" / "next", "next").trials
     assert trial.params == best
+
+
+def test_an_earlier_sweep_that_is_mistyped_is_told_each_time(app):
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="warm_start must be the folder of a sweep .* but got nowhere"):
+            app.run("hydra.sweeper.warm_start=nowhere")
+
+
+def test_a_worker_that_lost_the_database_does_not_ask_it_for_records(app, monkeypatch):
+    def lose(*_):
+        raise StorageError("the study's database has not answered")
+
+    monkeypatch.setattr(Claims, "work", lose)
+    with pytest.raises(SystemExit, match="error: the study's database has not answered"):
+        app.run()
+    assert app.pages == []
 
 
 @pytest.mark.slow

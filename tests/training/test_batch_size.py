@@ -3,11 +3,12 @@
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from cxr.errors import ConfigError, TrainingError
 from cxr.models.build import build_net
 from cxr.training.assemble import assemble
-from cxr.training.batch_size import find_largest, settle_batch_size, try_step
+from cxr.training.batch_size import find_largest, memory_advice, settle_batch_size, try_step
 from cxr.training.fit import fit
 
 
@@ -54,6 +55,37 @@ def test_what_was_found_is_recorded_and_repeated(compose_run, tmp_path, monkeypa
     monkeypatch.setattr("cxr.training.batch_size.try_step", lambda *arguments: room_for(4, [])(arguments[-1]))
     again = compose_run(run, *asked, "data.largest_batch=true", f"ckpt_path={run}/checkpoints/last.ckpt")
     assert assemble(again).datamodule.batch_size == 6
+
+
+def test_what_was_tried_is_given_back_before_anybody_looks_for_room(compose_run, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("cxr.training.batch_size.try_step", lambda *arguments: calls.append("tried"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("given back"))
+    settle_batch_size(compose_run(tmp_path / "run", "data.largest_batch=true"), build_net("custom_cnn", 2))
+    assert calls == ["tried", "given back"]
+
+
+CACHED = "data.device_cache=false"
+LARGEST = "data.largest_batch=true, which keeps the images of an update"
+SMALLER = "a smaller data.batch_size without data.largest_batch"
+RECOMPUTED = "grad_checkpointing=true for a net of timm"
+
+
+@pytest.mark.parametrize(
+    ("searched", "recomputes", "resident", "advice"),
+    [
+        (False, None, (), [LARGEST, RECOMPUTED]),
+        (True, None, (), [SMALLER, RECOMPUTED]),
+        (False, True, ("train",), [CACHED, LARGEST]),
+    ],
+    ids=["as it came", "the batch was looked for", "images on the device"],
+)
+def test_too_little_memory_of_a_gpu_names_what_can_still_be_set(searched, recomputes, resident, advice):
+    asked = OmegaConf.create({"data": {"largest_batch": searched}})
+    used = OmegaConf.create({"data": {"batch_size": 24}, "grad_checkpointing": recomputes})
+    told = f"the GPU ran out of memory with data.batch_size=24; set {', or '.join(advice)}$"
+    with pytest.raises(TrainingError, match=told), memory_advice(asked, used, set(resident)):
+        raise torch.OutOfMemoryError
 
 
 def test_several_devices_are_refused(compose_run, tmp_path):

@@ -41,6 +41,15 @@ def test_a_run_ends_with_the_same_weights(make_run):
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+def test_images_stay_where_they_are_unless_training_is_next(make_run):
+    task, data, trainer = make_run("run", epochs=1)
+    data.device_cache = True
+    trainer.test(task, datamodule=data)
+    assert data.resident == set()
+    trainer.fit(task, datamodule=data, weights_only=True)
+    assert data.resident == {"train"}
+
+
 @pytest.mark.parametrize(("needed", "fits"), [(25, True), (26, False)])
 def test_a_quarter_of_the_free_memory_is_enough(monkeypatch, needed, fits):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,9 @@ from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import read_predictions
 from cxr.inference.bundle import load_bundle
 from cxr.training.assemble import assemble
-from cxr.training.fit import fit, preflight, train
+from cxr.training.fit import fit, preflight
 from cxr.training.fit import test_run as open_test_part
+from cxr.training.run_folder import RunFolder
 
 FIGURES = ("confusion", "confusion_normalised", "f1_heatmap", "roc", "precision_recall")
 
@@ -265,17 +265,20 @@ def test_a_dataset_of_one_class_is_told_before_any_image_is_decoded(compose_run,
         fit(compose_run(tmp_path / "run", *words, without=("data",)))
 
 
-def test_too_little_memory_of_a_gpu_names_the_values_that_keep_the_update(compose_run, tmp_path):
+def test_too_little_memory_of_a_gpu_is_told_with_what_helps(compose_run, tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise torch.cuda.OutOfMemoryError
+        raise torch.OutOfMemoryError
 
-    config = compose_run(tmp_path / "run", "data.batch_size=24")
-    experiment = SimpleNamespace(config=config, task=None, datamodule=None, trainer=SimpleNamespace(fit=fail))
-    message = (
-        "out of memory with data.batch_size=24; set data.largest_batch=true, which keeps the images of an update, or"
-    )
-    with pytest.raises(TrainingError, match=message):
-        train(experiment)
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", fail)
+    with pytest.raises(TrainingError, match="out of memory with data.batch_size=24; set data.largest_batch=true"):
+        fit(compose_run(tmp_path / "run", "data.batch_size=24"))
+
+
+def test_the_test_part_is_not_opened_where_another_run_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("cxr.training.run_folder.SECONDS_TO_WAIT", 0.1)
+    (tmp_path / "config.yaml").write_text("paths: {}")
+    with RunFolder(tmp_path).held(), pytest.raises(TrainingError, match="another run is writing to"):
+        open_test_part(tmp_path)
 
 
 def test_class_weights_are_those_of_the_training_part(compose_run, tmp_path):

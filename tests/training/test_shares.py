@@ -40,6 +40,21 @@ def test_a_run_leaves_a_trace_and_an_answer(make_run, tmp_path):
     assert not {"log", "log_step"} & set(vars(task))
 
 
+def test_a_run_that_is_too_short_for_them_says_what_its_shares_hold(make_run, tmp_path):
+    task, data, trainer = make_run("run", epochs=1, callbacks=[TimeShares(str(tmp_path), trace_steps=3)])
+    trainer.fit(task, datamodule=data, weights_only=True)
+    answer = (tmp_path / "profile.txt").read_text()
+    assert answer.startswith("6 steps of 8 images took ")
+    assert "also those that warm up and those in the trace: only from step 7 on are they left out" in answer
+
+
+def test_of_several_devices_the_first_one_writes(make_run, tmp_path, monkeypatch):
+    task, data, trainer = make_run("run", epochs=1, callbacks=[TimeShares(str(tmp_path), trace_steps=1)])
+    monkeypatch.setattr(type(trainer), "is_global_zero", False)
+    trainer.fit(task, datamodule=data, weights_only=True)
+    assert not list(tmp_path.glob("*.txt")) + list(tmp_path.glob("*.json"))
+
+
 ASKS = ("item", "cpu", "tolist", "__bool__", "__float__", "__int__")
 """Ways to ask a tensor for its value, each of which would wait for the device."""
 

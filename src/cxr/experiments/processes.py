@@ -66,14 +66,21 @@ def share_machine(jobs: int, gpus: Sequence[str], cores: int, environment: Mappi
 
     Args:
         jobs: How many commands run at a time, 1 or more.
-        gpus: Names of the GPUs, dealt out one to a place, in turn.
+        gpus: Names of the GPUs. All are dealt out, neighbours together; where there are fewer than places, one to each
+            place, in turn.
         cores: Cores of the machine, divided among the places.
         environment: That of this process.
     """
     if jobs == 1:
         return [{}]
     threads = {} if THREADS in environment else {THREADS: str(max(1, cores // jobs))}
-    return [threads | ({GPUS: gpus[place % len(gpus)]} if gpus else {}) for place in range(jobs)]
+    return [threads | ({GPUS: ",".join(_deal(gpus, place, jobs))} if gpus else {}) for place in range(jobs)]
+
+
+def _deal(gpus: Sequence[str], place: int, jobs: int) -> Sequence[str]:
+    """The GPUs of one place."""
+    count = len(gpus)
+    return [gpus[place % count]] if count < jobs else gpus[place * count // jobs : (place + 1) * count // jobs]
 
 
 def available_cores() -> int:

@@ -27,14 +27,22 @@ Space = Mapping[str, BaseDistribution]
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 
 
+class StorageError(DataError):
+    """The database of a study does not answer, or refuses what it is asked."""
+
+
+RAW_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
+DATABASE_ERRORS = (StorageError, *RAW_ERRORS)
+
+
 @contextmanager
 def storage_errors(storage: str) -> Iterator[None]:
-    """Turn what the database at `storage` raises inside the block into a DataError."""
+    """Turn what the database at `storage` raises inside the block into a StorageError."""
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+    except RAW_ERRORS as error:
         cause = error if error.__cause__ is None else error.__cause__
-        raise DataError(
+        raise StorageError(
             f"the study's database {storage} cannot be used ({str(cause).splitlines()[0]}); check the free disk space, "
             "and that it is a database of Optuna; finished trials are kept in it"
         ) from error
@@ -96,6 +104,11 @@ def require_value(study: optuna.Study) -> None:
     )
 
 
+def is_new(study: optuna.Study) -> bool:
+    """Whether no search was recorded in it yet."""
+    return "settings" not in study.user_attrs
+
+
 def check_same_search(
     study: optuna.Study, space: Space, settings: Mapping[str, Any], may_change: Sequence[str] = ()
 ) -> None:
@@ -111,7 +124,7 @@ def check_same_search(
         ConfigError: The study holds trials of another search, so that old and new values cannot be compared.
     """
     settings = {key: value for key, value in flatten(settings).items() if not lies_in(key, (*space, *may_change))}
-    if "settings" not in study.user_attrs:
+    if is_new(study):
         study.set_user_attr("searched", sorted(space))
         study.set_user_attr("settings", settings)
         return
@@ -181,14 +194,14 @@ def run_trials(
     """Run `count` trials; one that raises or gives NaN or infinity is recorded as failed, and the next one starts.
 
     One that raises `optuna.TrialPruned` is recorded as pruned. A failure's message becomes the trial's user attribute
-    ``error``. Ctrl-C fails the current trial without one and is raised again. Collecting garbage after each trial gives
-    back the memory of a net, and takes longer than a small model.
+    ``error``; one of the database is not the trial's own and leaves none, nor does Ctrl-C, which is raised again.
+    Collecting garbage after each trial gives back the memory of a net, and takes longer than a small model.
     """
 
     def recorded(trial: Trial) -> list[float]:
         try:
             return _finite(objective(trial))
-        except optuna.TrialPruned:
+        except (optuna.TrialPruned, *DATABASE_ERRORS):
             raise
         except Exception as error:
             trial.set_user_attr("error", str(error) or type(error).__name__)

@@ -74,7 +74,7 @@ class Claims:
 
     def _run_next(self, objective: Objective, after_trial: AfterTrial) -> bool:
         """Claim and run a trial; returns whether there was one."""
-        self.storage.wait_for(self.lock.acquire)
+        self.lock.acquire()
         try:
             self._recover()
             running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -9,7 +9,8 @@ from functools import cached_property
 import optuna
 from optuna.pruners import BasePruner
 
-from cxr.experiments.sweep_storage import PatientStorage
+from cxr.experiments.study import storage_errors
+from cxr.experiments.sweep_storage import PatientStorage, tell_url
 
 
 class StudyJudge:
@@ -21,7 +22,7 @@ class StudyJudge:
         number: Number of the trial.
         metric: What is reported.
         pruner: Who decides.
-        patience: Seconds to wait for a database that does not answer.
+        patience: Seconds that the database may be away.
         heartbeat: Seconds between two signs of life of a trial.
     """
 
@@ -50,8 +51,13 @@ class StudyJudge:
         return optuna.load_study(study_name=self.study_name, storage=storage, pruner=self.pruner)
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Report the value of this epoch; returns whether the trial should stop."""
-        storage = self.study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, self.number)
-        storage.set_trial_intermediate_value(trial_id, epoch, metrics[self.metric])
-        return bool(self.pruner.prune(self.study, storage.get_trial(trial_id)))
+        """Report the value of this epoch; returns whether the trial should stop.
+
+        Raises:
+            StorageError: The database was away for too long, or refuses the value.
+        """
+        with storage_errors(tell_url(self.storage)):
+            storage = self.study._storage
+            trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, self.number)
+            storage.set_trial_intermediate_value(trial_id, epoch, metrics[self.metric])
+            return bool(self.pruner.prune(self.study, storage.get_trial(trial_id)))

@@ -17,9 +17,11 @@ from typing import Any, Protocol
 from cxr.errors import TrainingError
 from cxr.experiments.goals import TrialResult
 from cxr.experiments.processes import Job, run_jobs
+from cxr.experiments.study import StorageError
 from cxr.training.judging import StoppedByJudgeError
 
 TRIAL = "CXR_TRIAL"
+ONE_DEVICE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 OUTCOME_FILE, LOG_FILE = "outcome.json", "output.log"
 
 
@@ -51,11 +53,17 @@ class Outcome:
     metrics: Mapping[str, float]
 
 
+def needs_own_process(trainer: Mapping[str, Any]) -> bool:
+    """Whether Lightning may start more processes with these settings; several GPUs do it without a strategy's name."""
+    return any(trainer.get(name, value) != value for name, value in ONE_DEVICE.items())
+
+
 def run_here(launch: Launch, overrides: Sequence[str], number: int) -> Outcome:
     """Carry out a trial by Hydra's launcher; the traceback of one that fails goes to ``error.txt`` in its folder.
 
     Raises:
         StoppedByJudgeError: It was stopped before its end.
+        StorageError: The database of its study was away for too long.
         TrainingError: It ended the process.
         Exception: Whatever the trial raised.
     """
@@ -63,7 +71,7 @@ def run_here(launch: Launch, overrides: Sequence[str], number: int) -> Outcome:
     run_dir = Path(job.hydra_cfg.hydra.runtime.output_dir)
     try:
         result: TrialResult = job.return_value
-    except StoppedByJudgeError:
+    except (StoppedByJudgeError, StorageError):
         raise
     except Exception:
         (run_dir / "error.txt").write_text(traceback.format_exc())
@@ -98,6 +106,7 @@ def run_apart(overrides: Sequence[str], number: int, run_dir: Path) -> Outcome:
 
     Raises:
         StoppedByJudgeError: It was stopped before its end.
+        StorageError: The database of its study was away for too long.
         TrainingError: It failed, or its process did.
     """
     handed = {TRIAL: json.dumps({"number": number, "overrides": list(overrides)})}
@@ -109,6 +118,8 @@ def run_apart(overrides: Sequence[str], number: int, run_dir: Path) -> Outcome:
     told = json.loads(path.read_text(encoding="utf-8"))
     if "stopped" in told:
         raise StoppedByJudgeError(told["stopped"])
+    if "lost" in told:
+        raise StorageError(told["lost"])
     if "error" in told:
         raise TrainingError(told["error"])
     return Outcome(run_dir, told["best_score"], Path(told["best_checkpoint"]), told["metrics"])
@@ -135,6 +146,8 @@ def _tell(launch: Launch, overrides: Sequence[str], number: int) -> dict[str, An
         outcome = run_here(launch, overrides, number)
     except StoppedByJudgeError as stopped:
         return {"stopped": str(stopped)}
+    except StorageError as error:
+        return {"lost": str(error)}
     except Exception as error:
         return {"error": str(error) or type(error).__name__}
     return asdict(outcome) | {"run_dir": str(outcome.run_dir), "best_checkpoint": str(outcome.best_checkpoint)}

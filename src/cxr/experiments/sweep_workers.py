@@ -11,20 +11,24 @@ from cxr.experiments.sweep_trial import repeated_command
 from cxr.training.devices import visible_gpus
 
 ALONE = "hydra.sweeper.workers=1"
+LAUNCHERS_HERE = ("basic", "joblib", "submitit_local")
+"""Hydra's launchers whose jobs run on the machine of the worker; others have cores and GPUs of their own."""
 
 
-def run_workers(count: int, folder: Path, say: Callable[[str], None]) -> None:
-    """Start `count` workers, which share GPUs and cores, and wait until all have ended.
+def run_workers(count: int, launcher: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Start `count` workers, which share GPUs and cores where their trials run here, and wait until all have ended.
 
     Args:
         count: How many.
+        launcher: Name of Hydra's launcher, which carries out their trials.
         folder: Folder of the sweep, which gets a log of each.
         say: Tells the user a line.
 
     Raises:
         TrainingError: None came to the end of the study.
     """
-    places = share_machine(count, visible_gpus(), available_cores(), os.environ)
+    here = launcher in LAUNCHERS_HERE
+    places = share_machine(count, visible_gpus(), available_cores(), os.environ) if here else [{}] * count
     command = repeated_command(ALONE)
     jobs = [Job(f"worker {number}", command, folder / f"worker_{number}.log") for number in range(count)]
     failed = []

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -78,7 +77,7 @@ class StudySweeper(Sweeper):
         study_name: Name of the study in the storage.
         storage: Database URL.
         heartbeat: Seconds between two signs of life of a running trial.
-        patience: Seconds to wait for a database that does not answer.
+        patience: Seconds that the database may be away.
         metrics: What a trial is judged by, the main one first.
         modes: ``"max"`` or ``"min"`` for each of them.
         limits: Worst values that the best trial may have, where there are several metrics.
@@ -161,7 +160,7 @@ class StudySweeper(Sweeper):
             raise ConfigError(f"hydra.sweeper.patience must be a number of seconds >= 0, but got {self.patience!r}")
 
     def _take_part(self, arguments: list[str]) -> None:
-        from cxr.experiments.sweep_trial import handed_trial, run_handed
+        from cxr.experiments.sweep_trial import handed_trial, needs_own_process, run_handed
 
         handed = handed_trial()
         if handed is not None:
@@ -170,7 +169,7 @@ class StudySweeper(Sweeper):
         search = parse_search(self.params, arguments, self.when)
         make_pruner(self.pruner)
         settings = self._preflight(search)
-        self.apart = settings.get("trainer", {}).get("strategy", "auto") != "auto"
+        self.apart = needs_own_process(settings.get("trainer", {}))
         self._work(search, settings)
 
     def _preflight(self, search: Search) -> dict[str, Any]:
@@ -206,7 +205,7 @@ class StudySweeper(Sweeper):
 
     def _work(self, search: Search, settings: Mapping[str, Any]) -> None:
         from cxr.experiments.goals import make_goals
-        from cxr.experiments.study import storage_errors
+        from cxr.experiments.study import DATABASE_ERRORS, storage_errors
         from cxr.experiments.sweep_storage import tell_url
 
         self.goals = make_goals(self.metrics, self.modes, self.limits, settings["monitor"]["metric"])
@@ -217,10 +216,13 @@ class StudySweeper(Sweeper):
                 return
             try:
                 self._run_trials(study, storage, search)
-                self._test_best(study, storage)
-            finally:
-                self._write(study)
-                self.console.print(summarize(study, self.folder, self.goals))
+                self._test_best(study)
+            except DATABASE_ERRORS:
+                raise  # the records are made from the database
+            except BaseException:
+                self._conclude(study)
+                raise
+            self._conclude(study)
 
     def _open(self, search: Search, settings: Mapping[str, Any]) -> tuple["Study", "PatientStorage"]:
         """Open the study, or make it; one process at a time, so that it is made once."""
@@ -234,11 +236,10 @@ class StudySweeper(Sweeper):
             study = studies.open_study(storage, self.study_name, *self.modes)
             study.pruner = make_pruner(self.pruner)
             self._check_folder(study)
-            is_new = "settings" not in study.user_attrs
-            studies.check_same_search(study, search.whole_space(), settings, self.may_change)
-            if is_new and self.warm_start is not None:
+            if studies.is_new(study) and self.warm_start is not None:
                 queued = queue_best_points(study, storage, self.warm_start, search.whole_space(), self.n_trials)
                 self.console.print(f"{queued} points of {self.warm_start} are tried first")
+            studies.check_same_search(study, search.whole_space(), settings, self.may_change)
         missing = max(0, self.n_trials - studies.count_ended(study))
         self.console.print(f"study {study.study_name}: {missing} of {self.n_trials} trials to run, in {self.folder}")
         return study, storage
@@ -246,7 +247,7 @@ class StudySweeper(Sweeper):
     def _lock(self, name: str) -> "Lock":
         from cxr.experiments.sweep_storage import make_lock
 
-        return make_lock(self.storage, self.folder, self.study_name, name)
+        return make_lock(self.storage, self.folder, self.study_name, name, self.patience)
 
     def _check_folder(self, study: "Study") -> None:
         if not study.trials and any(self.folder.glob("trial_*")):
@@ -258,7 +259,8 @@ class StudySweeper(Sweeper):
     def _start_workers(self, study: "Study") -> None:
         from cxr.experiments.sweep_workers import run_workers
 
-        run_workers(self.workers, self.folder, self.console.print)
+        launcher = self.config.hydra.runtime.choices["hydra/launcher"]
+        run_workers(self.workers, launcher, self.folder, self.console.print)
         self.console.print(summarize(study, self.folder, self.goals))
 
     def _run_trials(self, study: "Study", storage: "PatientStorage", search: Search) -> None:
@@ -303,17 +305,23 @@ class StudySweeper(Sweeper):
         if trial.state.name == "PRUNED":
             return f"stopped after {len(trial.intermediate_values)} epochs, others were better by then"
         if trial.values is None:
-            return f"failed: {trial.user_attrs['error']}"
+            return f"failed: {trial.user_attrs.get('error', 'interrupted')}"
         told = ", ".join(f"{name} {value:.4f}" for name, value in zip(self.goals.metrics, trial.values, strict=True))
         best = self.goals.best(study)
         return told if best is None else f"{told}, best {best.values[0]:.4f} (trial {best.number})"
 
+    def _conclude(self, study: "Study") -> None:
+        self._write(study)
+        self.console.print(summarize(study, self.folder, self.goals))
+
     def _write(self, study: "Study") -> None:
-        with FileLock(self.folder / ".records.lock"):
+        from cxr.experiments.sweep_storage import holding
+
+        with holding(self._lock("records")):
             write_records(study, self.folder, self.goals)
             write_page(study, self.folder, self.goals, self.n_trials)
 
-    def _test_best(self, study: "Study", storage: "PatientStorage") -> None:
+    def _test_best(self, study: "Study") -> None:
         """Test the best trial, unless it is the one tested before; of several workers, one does."""
         from cxr.experiments.study import require_value
         from cxr.experiments.sweep_storage import holding

@@ -5,7 +5,8 @@ Knows nothing of datasets. An update is that of the config whatever is found: fe
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -42,6 +43,7 @@ def settle_batch_size(config: DictConfig, net: Classifier) -> DictConfig:
     mixed = config.trainer.precision == MIXED
     device = torch.device("cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     batch_size = find_largest(update, partial(try_step, net, tuple(config.preprocess.size), device, mixed))
+    torch.cuda.empty_cache()  # what larger attempts left reserved would not be seen as free
     message = "the largest batch that fits: data.batch_size=%d trainer.accumulate_grad_batches=%d"
     log.info(message, batch_size, update // batch_size)
     return with_batch(config, batch_size, update // batch_size)
@@ -83,6 +85,33 @@ def find_largest(update: int, attempt: Callable[[int], None]) -> int:
         "expected a device that holds a training step of one image, but it ran out of memory; choose a smaller net or "
         "preprocess.size, or set grad_checkpointing=true"
     )
+
+
+@contextmanager
+def memory_advice(asked: DictConfig, used: DictConfig, resident: Set[str]) -> Iterator[None]:
+    """Say what helps when a GPU runs out of memory inside the block.
+
+    Args:
+        asked: The config as the user gave it.
+        used: What was settled from it.
+        resident: Parts of the dataset whose images lie in the GPU's memory.
+
+    Raises:
+        TrainingError: Instead of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        advice = ["data.device_cache=false"] if resident else []
+        if asked.data.largest_batch:
+            advice.append("a smaller data.batch_size without data.largest_batch")
+        else:
+            advice.append("data.largest_batch=true, which keeps the images of an update")
+        if not used.grad_checkpointing:
+            advice.append("grad_checkpointing=true for a net of timm")
+        raise TrainingError(
+            f"the GPU ran out of memory with data.batch_size={used.data.batch_size}; set {', or '.join(advice)}"
+        ) from error
 
 
 def divisors(number: int) -> Iterator[int]:

@@ -119,6 +119,11 @@ def check_config(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not rule.holds(value):
             raise ConfigError(f"{key} must be {rule.words}, but got {value!r}")
+    if config.data.device_cache is True and config.data.num_workers > 0:
+        raise ConfigError(
+            "data.num_workers must be 0 with data.device_cache=true, since loader processes cannot use images in the "
+            f"GPU's memory, but got {config.data.num_workers}; set it to 0, or data.device_cache=false"
+        )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

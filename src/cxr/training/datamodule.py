@@ -72,12 +72,12 @@ class ChestDataModule(pl.LightningDataModule):
         self.resident: set[str] = set()
 
     def setup(self, stage: str) -> None:
-        """Open the stored images of each part, those to train on where they will be used."""
+        """Open the stored images of each part; those to train on where they will be used, if training is next."""
         for part in self.parts.keys() - self.datasets.keys():
             self.datasets[part] = ImageDataset(self._open(part), self._labels(part))
-            if part == "train" and self._belongs_on_device(self.datasets[part]):
-                self.datasets[part].keep_on(self.trainer.strategy.root_device)
-                self.resident.add(part)
+        if stage == "fit" and "train" not in self.resident and self._belongs_on_device(self.datasets["train"]):
+            self.resident.add("train")
+            self.datasets["train"].keep_on(self.trainer.strategy.root_device)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches in the order of the epoch; a last batch of a single image is left out (batch norm)."""

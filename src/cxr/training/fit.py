@@ -11,17 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cxr.data.phantoms.ceiling import best_achievable_auroc
 from cxr.data.samples import target_names
 from cxr.data.splits import write_split
-from cxr.errors import TrainingError
 from cxr.inference.bundle import write_bundle
 from cxr.memory import keep_freed_memory
 from cxr.models.build import count_parameters
 from cxr.training.assemble import Experiment, assemble
+from cxr.training.batch_size import memory_advice
 from cxr.training.building import plain
 from cxr.training.callbacks.judged import raise_if_stopped
 from cxr.training.callbacks.wandb_media import finish_wandb, log_gallery
@@ -85,7 +84,7 @@ def fit_into(folder: RunFolder, config: DictConfig) -> FitResult:
     if experiment.trainer.is_global_zero:
         begin(experiment, folder)
     try:
-        with lost_devices():
+        with lost_devices(), memory_advice(config, experiment.config, experiment.datamodule.resident):
             result = train_and_evaluate(experiment, folder)
     except BaseException as error:
         finish_wandb(experiment.trainer.loggers, exit_code=int(not isinstance(error, StoppedByJudgeError)))
@@ -150,15 +149,17 @@ def test_run(run_dir: Path) -> dict[str, float]:
 
     Raises:
         DataError: The folder is not a finished run.
+        TrainingError: Another run writes there.
     """
     folder = RunFolder(run_dir)
     config = OmegaConf.create(folder.read_config())
     config.paths.output_dir = str(run_dir)
-    start_logging(run_dir)
-    experiment = assemble(on_one_device(config, folder))
-    metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
-    write_run_bundle(experiment, folder)
-    write_run_report(experiment, folder)
+    with folder.held():
+        start_logging(run_dir)
+        experiment = assemble(on_one_device(config, folder))
+        metrics = evaluate(experiment, folder, folder.best_checkpoint(), ["test"])
+        write_run_bundle(experiment, folder)
+        write_run_report(experiment, folder)
     return metrics
 
 
@@ -174,17 +175,10 @@ def on_one_device(config: DictConfig, folder: RunFolder) -> DictConfig:
 
 def train(experiment: Experiment) -> None:
     """Run the training loop, from ``ckpt_path`` where it is given."""
-    config = experiment.config
-    try:
-        with interrupts():
-            experiment.trainer.fit(
-                experiment.task, datamodule=experiment.datamodule, ckpt_path=config.ckpt_path, weights_only=True
-            )
-    except torch.cuda.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the GPU ran out of memory with data.batch_size={config.data.batch_size}; set "
-            "data.largest_batch=true, which keeps the images of an update, or grad_checkpointing=true for a net of timm"
-        ) from error
+    with interrupts():
+        experiment.trainer.fit(
+            experiment.task, datamodule=experiment.datamodule, ckpt_path=experiment.config.ckpt_path, weights_only=True
+        )
 
 
 def log_hyperparameters(experiment: Experiment) -> None:

@@ -101,7 +101,8 @@ def tell_shares(seconds: Mapping[str, float], steps: int, batch_size: int) -> st
 class TimeShares(pl.Callback):
     """Writes `trace.json`, which chrome://tracing and Perfetto open, and `profile.txt` with the shares, to `folder`.
 
-    On a GPU each part waits for the device, so that its time is its own; training is slower meanwhile.
+    On a GPU each part waits for the device, so that its time is its own; training is slower meanwhile. Of several
+    devices the first one writes about itself.
 
     Args:
         folder: The run folder.
@@ -128,7 +129,7 @@ class TimeShares(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the trace, and once it is written the clock."""
-        if self._batches == self.trace_steps:
+        if self._batches == self.trace_steps and trainer.is_global_zero:
             self._trace = torch.profiler.profile()
             self._trace.start()
         elif self._batches == 2 * self.trace_steps:
@@ -142,9 +143,19 @@ class TimeShares(pl.Callback):
         self._write_trace()
         for name in ("log", "log_step"):
             vars(pl_module).pop(name)
-        answer = tell_shares(self.shares.seconds, self._batches - self._before, trainer.datamodule.batch_size)
-        (self.folder / "profile.txt").write_text(f"{answer}\n")
-        log.info("%s", answer)
+        if trainer.is_global_zero:
+            answer = tell_shares(self.shares.seconds, self._batches - self._before, trainer.datamodule.batch_size)
+            answer += self._tell_warm_up()
+            (self.folder / "profile.txt").write_text(f"{answer}\n")
+            log.info("%s", answer)
+
+    def _tell_warm_up(self) -> str:
+        if self._before:
+            return ""
+        return (
+            f" They are all steps of the run, also those that warm up and those in the trace: only from step "
+            f"{2 * self.trace_steps + 1} on are they left out."
+        )
 
     def _write_trace(self) -> None:
         if self._trace is not None:
