@@ -100,7 +100,8 @@ def test_four_families_are_compared_on_the_same_folds_and_the_winner_leaves_a_bu
 
 
 def test_the_same_command_with_the_folder_goes_on_and_ends(automl, folder, capsys):
-    automl("plan.trials=1")
+    automl("plan.trials=1", "plan.budget_minutes=2.5")
+    assert "150 s for trials of logistic_regression" in capsys.readouterr().out
     first = board(folder)
     automl("plan.trials=3", "plan.folder=here")
     second = board(folder)
@@ -282,6 +283,13 @@ def test_a_cnn_trial_is_runs_of_train_py(automl, folder, monkeypatch):
     split = pd.read_csv(run / "split.csv")
     expected = pd.read_csv(folder / "splits" / "fold_1.csv")
     assert split.set_index("sample_id")["split"].to_dict() == expected.set_index("sample_id")["split"].to_dict()
+
+
+def test_the_runs_of_cnns_are_told_how_many_cores(automl, folder):
+    automl("plan.families=[]", "plan.include_dnn=true", "plan.trials=1", "plan.max_cores=3")
+    for fold in range(3):
+        threads = json.loads((folder / "trials" / "cnn_0" / f"fold_{fold}" / "threads.json").read_text())
+        assert threads == {"OMP_NUM_THREADS": "3", "torch": 3}
 
 
 def test_a_cnn_that_fails_is_told_with_its_log(automl, folder, tmp_path):
