@@ -1,17 +1,20 @@
 """Benchmarks run and print a table; what they measure is no matter of tests."""
 
+import json
 import re
 import runpy
 import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 
 from cxr.data.leaks.films import LINKED, NEAR
@@ -117,16 +120,95 @@ def test_bootstrap_prints_both_times_and_their_ratio(monkeypatch, capsys):
 TABLE = runpy.run_path(str(BENCHMARKS / "reference_table.py"))
 
 
+@cache
+def compose_row(row):
+    prepare_environment()
+    words = [*TABLE["recipe_words"](row, Path("out")), *row.budget.split(), "paths.output_dir=x", "run_name=x"]
+    with initialize_config_dir(str(BENCHMARKS.parent / "configs")):
+        return compose("run", words)
+
+
 @pytest.mark.parametrize("row", TABLE["ROWS"], ids=lambda row: row.name)
 def test_every_row_of_the_reference_table_composes(row):
-    prepare_environment()
-    with initialize_config_dir(str(BENCHMARKS.parent / "configs")):
-        config = compose(
-            "run", [*TABLE["recipe_words"](row, Path("out")), *row.budget.split(), "paths.output_dir=x", "run_name=x"]
-        )
+    config = compose_row(row)
     assert config.net.get("pretrained", False) is False
     assert config.net.get("weights") is None
     assert (config.get("plan") is not None) == ("plan=" in row.words)
+
+
+def on_what(row):
+    """What decides which images a row is trained on and how they are divided."""
+    config = compose_row(row)
+    data = {key: value for key, value in config.data.items() if key != "batch_size"}
+    folds = config.plan.folds if "plan" in config and "folds" in config.plan else None
+    return data, config.sampler.balance_all, config.seed, folds
+
+
+@pytest.mark.parametrize("heading", sorted({row.data for row in TABLE["ROWS"]}))
+def test_rows_of_one_heading_are_on_the_same_images_and_split(heading):
+    first, *others = [row for row in TABLE["ROWS"] if row.data == heading and row.says is not None]
+    assert others
+    for row in others:
+        assert on_what(row) == on_what(first), row.name
+
+
+@pytest.mark.parametrize(
+    ("there", "absent"),
+    [
+        (["Covid19-dataset"], ["chest_xray", "COVID-19_Radiography_Dataset"]),
+        (["Covid19-dataset", "chest_xray"], ["COVID-19_Radiography_Dataset"]),
+        (["chest_xray", "COVID-19_Radiography_Dataset"], ["Covid19-dataset"]),
+        (["Covid19-dataset", "chest_xray", "COVID-19_Radiography_Dataset"], []),
+    ],
+    ids=lambda folders: " ".join(folders) if folders else "none",
+)
+def test_a_row_is_left_out_for_want_of_any_of_its_datasets(there, absent, tmp_path, monkeypatch, capsys):
+    for name in there:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    ran = []
+
+    def note(command, check):
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    words = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--rows", "union", "a_best_pretrained"]
+    monkeypatch.setattr(sys, "argv", ["reference_table.py", *words])
+    TABLE["main"]()
+    told = re.findall(r"^(\w+): left out, for want of (.+) in --data$", capsys.readouterr().out, re.M)
+    assert [name for name, _ in told] == (["union", "a_best_pretrained"] if absent else [])
+    assert all(set(folders.split(", ")) == set(absent) for _, folders in told)
+    assert len(ran) == (0 if absent else 2)
+
+
+def test_phantoms_need_no_folder(tmp_path):
+    row = next(row for row in TABLE["ROWS"] if row.name == "m_4class")
+    assert TABLE["absent_data"](row, None, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "bound", "size", "epochs", "told"),
+    [
+        ("none", 64, 16, 1, "; saw 50 images in 1 epoch"),  # all, though more batches were allowed
+        ("none", 64, 7, 1, "; saw 49 images in 1 epoch"),  # a last batch of one is left out
+        ("oversample", 64, 16, 1, "; saw 80 images in 1 epoch"),
+        ("downsample", 2, 8, 3, "; saw 48 images in 3 epochs"),
+        ("none", None, 16, 1, ""),
+    ],
+)
+def test_the_budget_of_a_row_is_what_its_run_saw(mode, bound, size, epochs, told, tmp_path):
+    trainer = {"max_epochs": epochs} | ({} if bound is None else {"limit_train_batches": bound})
+    config = {"seed": 0, "sampler": {"mode": mode}, "data": {"batch_size": size}, "trainer": trainer}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "data_report.json").write_text(json.dumps({"images": {"train": {"normal": 10, "covid": 40}}}))
+    (tmp_path / "history.csv").write_text("epoch\n" + "".join(f"{epoch}\n" for epoch in range(epochs)))
+    assert TABLE["tell_budget"](tmp_path) == told
+
+
+@pytest.mark.slow
+def test_an_automl_folder_has_no_bound(automl_folder):
+    assert (automl_folder / "config.yaml").exists()
+    assert TABLE["tell_budget"](automl_folder) == ""
 
 
 def test_the_reference_table_tells_what_is_finished(tmp_path, monkeypatch, capsys):

@@ -5,9 +5,18 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SILENT = ("DRIVE", "import os")
+LEAVES = {
+    "1_explore_data": ["log/data_report/*/report.html"],
+    "2_train_compare_explain": ["log/runs/small_cnn/*/bundle/bundle.json", "log/runs/resnet18/*/bundle/bundle.json"],
+    "3_search_and_automl": [
+        "log/sweeps/notebook/best.yaml", "log/sweeps/notebook/trial_*/bundle/bundle.json",
+        "log/plans/notebook_automl/*/leaderboard.csv", "log/plans/notebook_automl/*/bundle/bundle.json",
+    ],
+}  # fmt: skip
 
 
 def read(path):
@@ -18,6 +27,14 @@ def read(path):
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def execute(notebook, folder):
+    """Run all cells; a shell command that fails, which IPython only shows, fails its cell."""
+    for cell in code_cells(notebook):
+        if cell.source.startswith("!"):
+            cell.source += "\nassert _exit_code == 0, f'exit code {_exit_code}'"
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -41,9 +58,18 @@ def test_a_notebook_runs_and_writes_only_where_it_is_told(path, tmp_path, monkey
         monkeypatch.setenv(f"CXR_{folder.upper()}_DIR", str(tmp_path / folder))
     before = set(path.parent.iterdir())
     notebook = read(path)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    execute(notebook, path.parent)
 
     silent = [cell.source for cell in code_cells(notebook) if not cell.outputs]
     assert all(source.startswith(SILENT) for source in silent)
     assert set(path.parent.iterdir()) == before
     assert {folder.name for folder in tmp_path.iterdir()} == {"data", "log", "cache"}
+    for pattern in LEAVES[path.stem]:
+        assert list(tmp_path.glob(pattern)), pattern
+
+
+@pytest.mark.slow
+def test_a_command_that_fails_in_a_notebook_is_noticed(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("!echo 'error: no such key'; exit 3")])
+    with pytest.raises(CellExecutionError, match="exit code 3"):
+        execute(notebook, tmp_path)

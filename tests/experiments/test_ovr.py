@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -129,3 +132,26 @@ def test_answers_are_counted():
     assert count_answers(np.stack([1 - yes, yes], axis=2)) == (
         "Of 3 test images one net says yes to 1, none to 1, several to 1."
     )
+
+
+@pytest.mark.slow
+def test_the_recipe_trains_a_net_per_class_and_they_vote(tiny, tmp_path):
+    small = [one for one in tiny if not one.startswith("experiment=")]
+    three = ("{Negative for Pneumonia: negative, Typical Appearance: typical, Indeterminate Appearance: indeterminate, "
+             "Atypical Appearance: null}")  # fmt: skip
+    words = ["experiment=reference_b_ovr", "plan=ovr", "data=phantom", *small, f"data.classes={three}",
+             f"hydra.run.dir={tmp_path}/plan", f"paths.log_dir={tmp_path}/logs"]  # fmt: skip
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, root / "run.py", *words], cwd=root, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rule in ("one_vs_rest", "one_vs_rest_vote"):
+        table, names = read_predictions(tmp_path / "plan" / rule / "predictions_test.csv")
+        assert names == ["negative", "typical", "indeterminate"]
+        assert len(table) > 10
+        assert load_bundle(tmp_path / "plan" / rule / "bundle").class_names == names
+    runs = sorted((tmp_path / "plan").glob("class_*/config.yaml"))
+    configs = [yaml.safe_load(path.read_text()) for path in runs]
+    assert [one["data"]["one_class"] for one in configs] == names
+    assert {(one["optimizer"]["_target_"], one["net"]["batch_norm"]) for one in configs} == {("torch.optim.SGD", False)}

@@ -76,7 +76,7 @@ def test_the_template_search_varies_optimisation_regularisation_and_augmentation
 
 
 def test_the_custom_cnn_search_draws_six_values_at_random_from_their_spaces():
-    config = compose_search("custom_cnn_random", "demo")
+    config = compose_search("custom_cnn_random", "reference_a_cnn")
     space = parse(config).space
     sampler = make_sampler(config.hydra.sweeper.sampler, 0)
     assert isinstance(sampler, optuna.samplers.RandomSampler)
@@ -92,7 +92,7 @@ def test_the_custom_cnn_search_draws_six_values_at_random_from_their_spaces():
 
 
 def test_every_choice_of_the_custom_cnn_is_searched():
-    config = compose_search("custom_cnn_all", "demo")
+    config = compose_search("custom_cnn_all", "reference_a_cnn")
     space = parse(config).space
     choices = set(inspect.signature(build_custom_cnn).parameters) - {"num_classes", "in_channels"}
     assert {key for key in space if key.startswith("net.")} == {f"net.{choice}" for choice in choices}

@@ -18,7 +18,8 @@ from cxr.evaluation.metrics import classification_metrics
 from cxr.evaluation.predictions import read_predictions
 from cxr.inference.bundle import load_bundle
 from cxr.training.assemble import assemble
-from cxr.training.fit import fit, preflight
+from cxr.training.building import build
+from cxr.training.fit import fit, is_backbone_frozen, preflight
 from cxr.training.fit import test_run as open_test_part
 from cxr.training.run_folder import RunFolder
 
@@ -179,15 +180,51 @@ def test_every_choice_trains(compose_run, tmp_path, part):
     assert 0 <= score <= 1
 
 
-def test_optimiser_options_reach_the_optimiser(compose_run, tmp_path):
-    config = compose_run(tmp_path / "run", "optimizer=adam", "optimizer.amsgrad=true", "optimizer.betas=[0.8,0.9]",
-                         "optimizer.eps=1e-6", "optimizer.weight_decay=0.1", "trainer.gradient_clip_val=0.5",
-                         "trainer.accumulate_grad_batches=2", "data.batch_size=7")  # fmt: skip
+OPTIMISERS = [
+    ("adam", {"amsgrad": True, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.1}),
+    ("adamw", {"amsgrad": True, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.1}),
+    ("sgd", {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
+    ("sgd", {"momentum": 0.8, "dampening": 0.2}),  # which excludes nesterov
+    ("rmsprop", {"alpha": 0.9, "centered": True, "eps": 1e-6, "momentum": 0.3, "weight_decay": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMISERS, ids=[" ".join((name, *keys)) for name, keys in OPTIMISERS])
+def test_optimiser_options_reach_the_optimiser(compose_run, tmp_path, name, options):
+    options = {**options, "lr": 0.002}
+    words = [f"optimizer.{key}={list(value) if isinstance(value, tuple) else value}" for key, value in options.items()]
+    config = compose_run(tmp_path / "run", f"optimizer={name}", *words)
+    make = build(config.optimizer, "optimizer")
+    (group,) = make([torch.nn.Parameter(torch.zeros(1))]).param_groups
+    assert {key: group[key] for key in options} == options
+
+
+def test_trainer_and_loaders_have_what_the_config_says(compose_run, tmp_path):
+    config = compose_run(tmp_path / "run", "trainer.gradient_clip_val=0.5", "trainer.accumulate_grad_batches=2",
+                         "trainer.min_epochs=5", "trainer.max_epochs=50", "data.batch_size=7", "data.num_workers=2",
+                         "optimizer.weight_decay=0.1")  # fmt: skip
     experiment = assemble(config)
-    group = experiment.task.make_optimizer(experiment.task.net.parameters()).param_groups[0]
-    assert (group["amsgrad"], group["betas"], group["eps"], group["weight_decay"]) == (True, (0.8, 0.9), 1e-6, 0.1)
-    assert (experiment.trainer.gradient_clip_val, experiment.trainer.accumulate_grad_batches) == (0.5, 2)
-    assert experiment.datamodule.batch_size == 7
+    trainer, data = experiment.trainer, experiment.datamodule
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.5, 2)
+    assert (trainer.min_epochs, trainer.max_epochs) == (5, 50)
+    assert experiment.task.make_optimizer(experiment.task.net.parameters()).param_groups[0]["weight_decay"] == 0.1
+    data.setup("fit")
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert (loader.batch_size, loader.num_workers) == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "frozen"),
+    [
+        ([], False),
+        (["transfer.freeze_upto=backbone"], True),
+        (["transfer.freeze_upto=block4"], False),
+        (["transfer.freeze_upto=backbone", "transfer.unfreeze_every=2"], False),
+        (["transfer.freeze_upto=backbone", "transfer.init_from=somewhere"], False),  # which may have seen these images
+    ],
+)
+def test_a_backbone_is_frozen_where_no_image_of_the_run_can_have_changed_it(compose_run, tmp_path, words, frozen):
+    assert is_backbone_frozen(compose_run(tmp_path / "run", *words)) == frozen
 
 
 @pytest.mark.parametrize(

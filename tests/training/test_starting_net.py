@@ -207,6 +207,15 @@ NETS = {
 }
 
 
+def test_the_optimiser_has_the_rate_of_each_stage(compose_run, tmp_path):
+    words = ["transfer.layer_decay=0.5", "transfer.freeze_upto=block1", "scheduler=none", "optimizer.lr=0.008"]
+    task = assemble(compose_run(tmp_path / "run", *words)).task
+    groups = task.configure_optimizers().param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([0.008, 0.004, 0.002, 0.001])
+    of_head = {id(one) for one in task.net.head.parameters()}
+    assert {id(one) for one in groups[0]["params"]} == of_head
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_every_net_trains(compose_run, tmp_path, net):

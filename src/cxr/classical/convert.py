@@ -15,6 +15,10 @@ TOLERANCE = 1e-4
 PROVED_ROWS = 64
 
 
+class ParityError(TrainingError):
+    """A graph that answers otherwise than its model."""
+
+
 def to_onnx(model: Pipeline, columns: int) -> bytes:
     """The graph of a pipeline of `fit_model`.
 
@@ -53,15 +57,15 @@ def check_parity(model: Pipeline, graph: bytes, table: Table, name: str) -> floa
         The greatest difference of a probability.
 
     Raises:
-        TrainingError: A probability differs by more than `TOLERANCE`.
+        ParityError: A probability differs by more than `TOLERANCE`.
     """
     rows = np.unique(np.linspace(0, len(table) - 1, PROVED_ROWS).round().astype(np.int64))
     answers = ask_model(open_model(graph), table[rows])
     difference = float(np.abs(answers - model.predict_proba(table[rows])).max())
     if not difference <= TOLERANCE:
-        raise TrainingError(
+        raise ParityError(
             f"expected the ONNX graph of {name} to give the model's probabilities within {TOLERANCE:g}, but one of "
-            f"{len(rows)} images differs by {difference:.2g}; leave its family out of plan.families"
+            f"{len(rows)} images differs by {difference:.2g}; use a model of another family"
         )
     return difference
 

@@ -110,7 +110,9 @@ def cohort_settings(config: DictConfig) -> CohortSettings:
 
 
 def read_avoided(folder: Path, salt: str) -> pd.DataFrame:
-    """The samples that a run, or any run of a plan, validated and tested: of folds these are all.
+    """The samples that a run, or any run of a plan, validated and tested, and the official test part of their dataset.
+
+    Of folds the first are all samples outside that part. Of it a run or fold need not have taken any.
 
     Args:
         folder: The run folder, or the folder of a plan with its runs.
@@ -124,16 +126,41 @@ def read_avoided(folder: Path, salt: str) -> pd.DataFrame:
     return held_out.drop_duplicates("image_path", ignore_index=True)
 
 
+def read_learnt(run: Path, salt: str) -> pd.DataFrame:
+    """The samples that a run's net was trained on or chosen by, those of the runs that it started from included.
+
+    Args:
+        run: The run folder.
+        salt: With which the ids in a split may be hashed.
+
+    Raises:
+        CxrError: It is no run folder, or a run's dataset is not as it was.
+    """
+    samples, parts = _read_divided(run, salt, "the folder of a bundle")
+    learnt = samples[parts.isin(["train", "val"])]
+    source = OmegaConf.select(OmegaConf.load(run / "config.yaml"), "transfer.init_from")
+    if source is None:
+        return learnt
+    earlier = Path(source).parent if Path(source).name == "bundle" else Path(source)
+    return pd.concat([learnt, read_learnt(earlier, salt)], ignore_index=True)
+
+
 def _read_held_out(run: Path, salt: str) -> pd.DataFrame:
-    """Those of one run, as its config reads them and its split divides them."""
+    """Those of one run, as its config reads them and its split divides them, or their dataset itself."""
+    samples, parts = _read_divided(run, salt, "data.avoid")
+    held_out = parts.isin(["val", "test"])
+    return samples[held_out | (samples["split"] == "test") if "split" in samples else held_out]
+
+
+def _read_divided(run: Path, salt: str, key: str) -> tuple[pd.DataFrame, pd.Series]:
+    """All samples of a run's dataset, and the part of each, missing where the run did not take it."""
     absent = [name for name in ("config.yaml", SPLIT_FILE) if not (run / name).exists()]
     if absent:
-        raise DataError(f"data.avoid must be the folder of a run, but {run} has no {absent[0]}; train that run first")
+        raise DataError(f"{key} must be the folder of a run, but {run} has no {absent[0]}; train that run first")
     config = OmegaConf.load(run / "config.yaml")
     assert isinstance(config, DictConfig)
     samples = open_dataset(config).samples
-    parts = read_split(samples, run / SPLIT_FILE, salt=salt)
-    return samples.loc[parts.index[parts.isin(["val", "test"])]]
+    return samples, read_split(samples, run / SPLIT_FILE, salt=salt).reindex(samples.index)
 
 
 def choose_split_file(config: DictConfig) -> Path | None:

@@ -4,6 +4,7 @@ A file ``behaviour.txt`` with the word ``fail`` in the working folder makes it f
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def main() -> None:
     run = Path(words["hydra.run.dir"])
     run.mkdir(parents=True, exist_ok=True)
     (run / "words.json").write_text(json.dumps(sys.argv[1:]))
+    threads = {"OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"], "torch": torch.get_num_threads()}
+    (run / "threads.json").write_text(json.dumps(threads))
     split = pd.read_csv(words["data.split_file"], dtype={"sample_id": str, "patient_id": str})
     classes = split.drop_duplicates("label").sort_values("label")["class"].tolist()
     rows = split[split["split"] == "test"].sample(frac=1, random_state=0)

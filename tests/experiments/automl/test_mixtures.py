@@ -94,6 +94,14 @@ def test_of_equal_ones_the_simplest_wins():
     assert choose(library, 5).strategy == "single"
 
 
+def test_a_library_without_a_trial_holds_the_others_as_they_were():
+    library = make_library([1.0, 2.0, 3.0])
+    left = library.without("m1")
+    assert (left.names, left.families) == (["m0", "m2"], ["svm", "svm"])
+    np.testing.assert_array_equal(left.probs, library.probs[[0, 2]])
+    assert left.task is library.task
+
+
 def test_a_mixture_takes_its_members_out_of_the_library():
     library = make_library([1.0, 2.0, 3.0])
     mixture = Mixture([0, 2], Rule("soft", {"weights": [1.0, 3.0]}))

@@ -1,6 +1,7 @@
 """The whole plan on phantoms: what it leaves, what its bundle answers, how it stops and goes on."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,21 +12,23 @@ import torch
 from hydra import compose, initialize_config_dir
 from sklearn.metrics import accuracy_score
 
+from cxr.classical.convert import ParityError
 from cxr.commands.compare import compare_sources
 from cxr.entry import prepare_environment
-from cxr.errors import ConfigError
+from cxr.errors import ConfigError, TrainingError
 from cxr.evaluation.predictions import read_predictions
 from cxr.evaluation.report.collect import Options
 from cxr.evaluation.report.material import read_run
 from cxr.evaluation.report.page import write_report
 from cxr.evaluation.statistics.bootstrap import bootstrap_metrics
+from cxr.experiments.automl import contestants, views
 from cxr.experiments.automl import run as automl_run
-from cxr.experiments.automl import views
 from cxr.experiments.automl.contestants import Classical
 from cxr.experiments.plan_run import run_plan
 from cxr.imaging.preprocess import Preprocess
 from cxr.inference.bundle import load_bundle, write_bundle
 from cxr.models.build import build_net
+from cxr.training.fit import fit
 from cxr.training.sources import read_pool
 
 pytestmark = pytest.mark.slow
@@ -100,7 +103,8 @@ def test_four_families_are_compared_on_the_same_folds_and_the_winner_leaves_a_bu
 
 
 def test_the_same_command_with_the_folder_goes_on_and_ends(automl, folder, capsys):
-    automl("plan.trials=1")
+    automl("plan.trials=1", "plan.budget_minutes=2.5")
+    assert "150 s for trials of logistic_regression" in capsys.readouterr().out
     first = board(folder)
     automl("plan.trials=3", "plan.folder=here")
     second = board(folder)
@@ -235,11 +239,65 @@ def test_a_net_of_the_same_images_is_refused(automl, tmp_path):
     values = json.loads(description.read_text())
     values["extras"]["data_fingerprint"] = fingerprint(read_pool(config)[0].sort_values("sample_id"))
     description.write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match="must be a net of other images, but .* was trained on these"):
+    with pytest.raises(ConfigError, match=r"must be a net of other images, .* was trained on (\d+) of these \1, so"):
         automl(f"plan.features={tmp_path}/net", "plan.trials=2", "plan.folder=here")
     values["extras"]["frozen_backbone"] = True  # then its embedding knows no labels
     description.write_text(json.dumps(values))
     automl(f"plan.features={tmp_path}/net", "plan.trials=2", "plan.folder=here")
+
+
+def test_a_net_of_some_of_the_images_is_refused_where_its_run_tells(automl, folder, compose_run, tmp_path):
+    part = fit(compose_run(tmp_path / "part", "data.limit=60", "trainer.max_epochs=1")).run_dir
+    learnt = (pd.read_csv(part / "split.csv")["split"] != "test").sum()
+    for place in (part, part / "bundle"):
+        shutil.rmtree(folder, ignore_errors=True)
+        with pytest.raises(ConfigError, match=rf"was trained on {learnt} of these \d+, so its embedding"):
+            automl(f"plan.features={place}", "plan.trials=1")
+    shutil.copytree(part / "bundle", tmp_path / "away")
+    shutil.rmtree(folder)
+    automl(f"plan.features={tmp_path}/away", "plan.trials=1")
+    assert "is compared with these images by the fingerprint of all its data alone" in (folder / "run.log").read_text()
+
+
+def test_a_net_of_other_images_is_taken(automl, folder, compose_run, lab, tmp_path):
+    others = ["data.cohort.seed=7", f"data.root={lab}/data/others", "trainer.max_epochs=1"]
+    run = fit(compose_run(tmp_path / "others", *others)).run_dir
+    automl(f"plan.features={run}", "plan.trials=1")
+    assert "by the fingerprint" not in (folder / "run.log").read_text()
+
+
+def break_graphs(monkeypatch, *broken):
+    """Make the graphs of these families answer otherwise than their models."""
+    original = contestants.check_parity
+
+    def check(model, graph, table, name):
+        if name.rpartition("_")[0] in broken:
+            raise ParityError(f"the graph of {name} answers otherwise")
+        return original(model, graph, table, name)
+
+    monkeypatch.setattr(contestants, "check_parity", check)
+
+
+def test_a_trial_that_cannot_be_kept_is_left_out_and_the_winner_chosen_anew(automl, folder, monkeypatch):
+    automl()
+    members = json.loads((folder / "metrics.json").read_text())["winner"]["members"]
+    shutil.rmtree(folder)
+    broken = {name.rpartition("_")[0] for name in members}
+    break_graphs(monkeypatch, *broken)
+    automl()
+    found = json.loads((folder / "metrics.json").read_text())
+    assert not broken & {name.rpartition("_")[0] for name in found["winner"]["members"]}
+    assert found["trials"] == 4
+    assert len(load_bundle(folder / "bundle").class_names) == 2
+    assert "is left out, and the winner chosen from the others: the graph of" in (folder / "run.log").read_text()
+    assert "was not chosen from: the graph of" in (folder / "leaderboard.html").read_text()
+
+
+def test_where_no_trial_can_be_kept_the_reason_is_told(automl, monkeypatch):
+    break_graphs(monkeypatch, "knn")
+    message = "expected a trial that can be kept as a bundle, but none of 1 can: the graph of knn_0 answers otherwise"
+    with pytest.raises(TrainingError, match=message):
+        automl("plan.families=[knn]", "plan.trials=1")
 
 
 def test_a_folder_without_a_bundle():
@@ -282,6 +340,13 @@ def test_a_cnn_trial_is_runs_of_train_py(automl, folder, monkeypatch):
     split = pd.read_csv(run / "split.csv")
     expected = pd.read_csv(folder / "splits" / "fold_1.csv")
     assert split.set_index("sample_id")["split"].to_dict() == expected.set_index("sample_id")["split"].to_dict()
+
+
+def test_the_runs_of_cnns_are_told_how_many_cores(automl, folder):
+    automl("plan.families=[]", "plan.include_dnn=true", "plan.trials=1", "plan.max_cores=3")
+    for fold in range(3):
+        threads = json.loads((folder / "trials" / "cnn_0" / f"fold_{fold}" / "threads.json").read_text())
+        assert threads == {"OMP_NUM_THREADS": "3", "torch": 3}
 
 
 def test_a_cnn_that_fails_is_told_with_its_log(automl, folder, tmp_path):

@@ -5,9 +5,11 @@ err on the low side for what is fitted again on all of them.
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ import pandas as pd
 import yaml
 from omegaconf import DictConfig
 
+from cxr.classical.convert import ParityError
 from cxr.data.cohort import fingerprint
 from cxr.ensemble.folder import OF_THE_DATA, RECORD
+from cxr.errors import TrainingError
 from cxr.evaluation.calibration import fit_scaling
 from cxr.evaluation.ledger import hash_config, make_opening, record_opening
 from cxr.evaluation.predictions import make_predictions, read_predictions, target_and_probs
@@ -35,21 +39,36 @@ from cxr.training.building import plain
 from cxr.training.evaluate import OF_THIS_RUN
 from cxr.training.run_folder import RunFolder, write_json
 
+log = logging.getLogger(__name__)
+
 SEARCHED = "trials"
 
 
 @dataclass(frozen=True)
-class Conclusion:
-    """What a race came to.
+class Proved:
+    """A winner all of whose members are there as bundles.
 
     Attributes:
         choice: The winner.
         library: What it was chosen from.
-        metrics: ``val/...`` out of fold, and ``test/...`` where the test part was opened.
+        bundles: Of its members, in their order.
+        left_out: Trials that could not be kept as a bundle, with the reason.
     """
 
     choice: Choice
     library: Library
+    bundles: Sequence[Path]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Conclusion(Proved):
+    """What a race came to.
+
+    Attributes:
+        metrics: ``val/...`` out of fold, and ``test/...`` where the test part was opened.
+    """
+
     metrics: Mapping[str, float]
 
 
@@ -71,13 +90,13 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
         test: The samples of the dataset's test part, which are opened; None leaves it closed.
 
     Raises:
-        TrainingError: A graph does not answer as its model.
+        TrainingError: No trial can be kept as a bundle.
     """
-    library, folder = read_library(race), RunFolder(race.folder)
-    choice = choose(library, ensemble_size)
+    folder, proved = RunFolder(race.folder), choose_proved(race, ensemble_size)
+    choice, library = proved.choice, proved.library
     probs = choice.probs[choice.strategy]
     scaling = fit_scaling(race.task.labels, to_logits(probs))
-    record = {SEARCHED: len(library.names), "winner": describe(choice, library), **scaling_to_json(scaling)}
+    record = {SEARCHED: len(race.trials()), "winner": describe(choice, library), **scaling_to_json(scaling)}
     write_json(record, folder.metrics)
     table = race.task.tabulate(probs, folder.root.name, UNSCALED if scaling is None else scaling)
     _write_records(folder, config, describe(choice, library))
@@ -85,12 +104,35 @@ def conclude(race: Race, config: DictConfig, ensemble_size: int, test: pd.DataFr
     folder.write_metrics(metrics)
     questions = read_questions(folder.root, ("val",))
     fitted = Fitted(scaling, describe_points(questions, config.operating_point), describe_abstention(questions))
-    _write_bundle(race, choice, library, fitted, metrics)
+    _write_bundle(race, proved, fitted, metrics)
     if test is not None:
         metrics |= _open_test(race.task, folder, config, test)
         folder.write_metrics(metrics)
     write_report(read_run(folder.root), folder.root, Options(rule=config.operating_point))
-    return Conclusion(choice, library, metrics)
+    return Conclusion(choice, library, proved.bundles, proved.left_out, metrics)
+
+
+def choose_proved(race: Race, ensemble_size: int) -> Proved:
+    """Choose, and write the bundles of the members; a trial that cannot be kept is left out, and chosen anew.
+
+    Raises:
+        TrainingError: No trial is left.
+    """
+    library, written, left_out = read_library(race), dict[str, Path](), dict[str, str]()
+    while library.names:
+        choice = choose(library, ensemble_size)
+        names = [library.names[place] for place in choice.mixture.members]
+        for name in (one for one in names if one not in written):
+            try:
+                written[name] = _write_member(race, name)
+            except ParityError as error:
+                log.warning("%s is left out, and the winner chosen from the others: %s", name, error)
+                library, left_out[name] = library.without(name), str(error)
+                break
+        else:
+            return Proved(choice, library, [written[name] for name in names], left_out)
+    reason = list(left_out.values())[-1]
+    raise TrainingError(f"expected a trial that can be kept as a bundle, but none of {len(left_out)} can: {reason}")
 
 
 def is_concluded(race: Race, test: pd.DataFrame | None) -> bool:
@@ -118,18 +160,20 @@ def _write_records(folder: RunFolder, config: DictConfig, winner: Mapping[str, A
     replace_file(folder.root / RECORD, yaml.safe_dump(dict(winner), sort_keys=False, allow_unicode=True))
 
 
-def _write_bundle(race: Race, choice: Choice, library: Library, fitted: Fitted, metrics: Mapping[str, float]) -> None:
-    """The bundle of the winner, made of those of its members."""
+def _write_member(race: Race, name: str) -> Path:
+    """The bundle of a trial."""
     (race.folder / "members").mkdir(exist_ok=True)
     contestants = {one.name: one for one in race.contestants}
     trials = {f"{name}_{one.number}": (contestants[name], one) for name, one in race.trials()}
-    bundles = []
-    for name in (library.names[place] for place in choice.mixture.members):
-        contestant, trial = trials[name]
-        bundles.append(race.folder / "members" / name)
-        contestant.write(
-            trial.params, trial.number, bundles[-1], {"run": name, "measured": trial.user_attrs["measured"]}
-        )
+    contestant, trial = trials[name]
+    bundle = race.folder / "members" / name
+    contestant.write(trial.params, trial.number, bundle, {"run": name, "measured": trial.user_attrs["measured"]})
+    return bundle
+
+
+def _write_bundle(race: Race, proved: Proved, fitted: Fitted, metrics: Mapping[str, float]) -> None:
+    """The bundle of the winner, made of those of its members."""
+    choice = proved.choice
     extras = {
         "run": race.folder.name,
         "data_fingerprint": fingerprint(race.task.samples),
@@ -137,7 +181,7 @@ def _write_bundle(race: Race, choice: Choice, library: Library, fitted: Fitted, 
         "metrics": metrics,
         "strategy": choice.strategy,
     }
-    write_ensemble(race.folder / "bundle", bundles, choice.mixture.rule, race.task.class_names, extras, fitted)
+    write_ensemble(race.folder / "bundle", proved.bundles, choice.mixture.rule, race.task.class_names, extras, fitted)
 
 
 def _open_test(task: Task, folder: RunFolder, config: DictConfig, test: pd.DataFrame) -> dict[str, float]:

@@ -84,11 +84,7 @@ class Classical:
         return fit_model(self.name, _without_view(params), rows, self.threads, self.seed)
 
     def write(self, params: Mapping[str, Any], trial: int, bundle: Path, extras: Mapping[str, Any]) -> None:
-        """See `Contestant.write`.
-
-        Raises:
-            TrainingError: The graph does not answer as the model.
-        """
+        """See `Contestant.write`."""
         del trial
         view = self.views[params[VIEW]]
         model = self.fit(params, np.ones(len(self.task.labels), dtype=bool))

@@ -35,6 +35,12 @@ class Library:
         """(M,) the chosen metric on some of the rows."""
         return [self.task.score(one, rows) for one in self.probs]
 
+    def without(self, name: str) -> "Library":
+        """The same without one trial."""
+        kept = [place for place, one in enumerate(self.names) if one != name]
+        families = [self.families[place] for place in kept]
+        return Library([self.names[place] for place in kept], families, self.probs[kept], self.task)
+
 
 @dataclass(frozen=True)
 class Mixture:

@@ -15,12 +15,12 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from cxr.data.cohort import fingerprint
+from cxr.data.identity import load_salt
 from cxr.data.samples import target_names
-from cxr.errors import ConfigError
-from cxr.experiments.automl.conclude import Conclusion, conclude, describe, is_concluded, read_library
+from cxr.errors import ConfigError, CxrError
+from cxr.experiments.automl.conclude import Conclusion, conclude, describe, is_concluded
 from cxr.experiments.automl.contestants import Classical, SmallCnn
 from cxr.experiments.automl.leaderboard import Entry, write_leaderboard
-from cxr.experiments.automl.mixtures import Choice
 from cxr.experiments.automl.search import Clock, Contestant, Race
 from cxr.experiments.automl.settings import PIXELS, AutoML, check_monitor
 from cxr.experiments.automl.task import make_task
@@ -39,7 +39,7 @@ from cxr.imaging.checks import to_sides
 from cxr.inference.bundle import load_net
 from cxr.training.evaluate import told_ids
 from cxr.training.run_folder import start_logging
-from cxr.training.sources import id_salt, read_pool, stored_preprocess
+from cxr.training.sources import id_salt, open_index, read_learnt, read_pool, stored_preprocess
 from cxr.training.sources import open_images as open_store
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _search_and_conclude(
         console.print(f"nothing is left to do; raise plan.budget_minutes for more trials; plan folder: {race.folder}")
         return None
     conclusion = conclude(race, config, plan.ensemble_size, test)
-    _write_board(race, conclusion.choice)
+    _write_board(race, conclusion)
     _tell_conclusion(conclusion, race, console)
     if interrupted is not None:
         raise interrupted
@@ -132,19 +132,35 @@ def _make_views(plan: AutoML, config: DictConfig, samples: pd.DataFrame, pool: p
     bundle = find_bundle(plan.features)
     net = load_net(bundle)
     if not net.extras.get("frozen_backbone", False):
-        _check_other_images(net.extras.get("data_fingerprint"), (samples, pool), bundle)
+        _check_other_images(net.extras.get("data_fingerprint"), (samples, pool), bundle, config)
     images = open_images(open_store(config, net.preprocess), *files)
     return make_embedding_view(net, images, files[1], Path(config.paths.cache_dir) / "embeddings", bundle)
 
 
-def _check_other_images(learnt: object, tables: Sequence[pd.DataFrame], bundle: Path) -> None:
-    """Raise ConfigError for a net that was trained on these images, whose embedding knows their labels."""
-    if learnt in [fingerprint(table) for table in tables]:
+def _check_other_images(learnt: object, tables: Sequence[pd.DataFrame], bundle: Path, config: DictConfig) -> None:
+    """Raise ConfigError for a net that was trained on any of these images, whose embedding knows their labels."""
+    pool = tables[-1]
+    is_same = learnt in [fingerprint(table) for table in tables]
+    shared = len(pool) if is_same else int(pool["content_hash"].isin(_learnt_hashes(bundle, config)).sum())
+    if shared:
         raise ConfigError(
-            f"plan.features must be a net of other images, but {bundle} was trained on these, so its embedding knows "
-            "their labels and every score would be too good; give a net trained elsewhere, or one with "
-            "transfer.freeze_upto=backbone"
+            f"plan.features must be a net of other images, but {bundle} was trained on {shared} of these {len(pool)}, "
+            "so its embedding knows their labels and every score would be too good; give a net trained elsewhere (with "
+            "data.avoid=<a plan or run on these>), or one with transfer.freeze_upto=backbone"
         )
+
+
+def _learnt_hashes(bundle: Path, config: DictConfig) -> set[str]:
+    """The hashes of the files that a net has learnt, as its run folder tells; none where that cannot be told."""
+    try:
+        learnt = read_learnt(bundle.parent, load_salt(Path(config.paths.cache_dir)))
+    except CxrError as error:
+        log.warning(
+            "the net of %s is compared with these images by the fingerprint of all its data alone, which finds no part "
+            "of them, since its own cannot be told (%s)", bundle, error,
+        )  # fmt: skip
+        return set()
+    return set(open_index(config).describe(learnt["image_path"].tolist())["content_hash"].dropna())
 
 
 def _entries(race: Race) -> list[Entry]:
@@ -154,19 +170,20 @@ def _entries(race: Race) -> list[Entry]:
     ]
 
 
-def _write_board(race: Race, choice: Choice | None = None) -> None:
+def _write_board(race: Race, conclusion: Conclusion | None = None) -> None:
     """The leaderboard so far, with the mixtures once there are some."""
     entries = _entries(race)
-    if choice is not None:
-        told = describe(choice, read_library(race))
-        entries += [
-            Entry(name, "mixture", race.task.measure(probs), None, told if name == choice.strategy else {})
-            for name, probs in choice.probs.items()
-        ]
     failed = [
         f"{name}_{one.number}: {one.user_attrs.get('error', 'interrupted')}"
         for name, one in race.trials(TrialState.FAIL)
     ]
+    if conclusion is not None:
+        choice, told = conclusion.choice, describe(conclusion.choice, conclusion.library)
+        entries += [
+            Entry(name, "mixture", race.task.measure(probs), None, told if name == choice.strategy else {})
+            for name, probs in choice.probs.items()
+        ]
+        failed += [f"{name} was not chosen from: {reason}" for name, reason in conclusion.left_out.items()]
     if entries:
         write_leaderboard(entries, race.task.metric, failed, race.folder, race.spent)
 

@@ -52,6 +52,9 @@ class Contestant(Protocol):
             trial: Its number.
             bundle: The bundle to make; the folder above exists.
             extras: Plain values about it.
+
+        Raises:
+            ParityError: What would be written does not answer as what was tried.
         """
 
 
