@@ -160,6 +160,16 @@ def test_a_database_that_stays_away_ends_a_worker_with_one_sentence_and_keeps_it
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("address", ["sqlite:////nowhere/study.db", "postgresql://x@127.0.0.1:1/x"])
+def test_an_address_where_nothing_answers_is_told_at_once(sweep, address):
+    process = sweep.start(f"hydra.sweeper.storage={address}", "hydra.sweeper.patience=600")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, output
+    assert f"the study's database {address} cannot be used" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
 def test_a_trial_that_loses_the_database_is_tried_again_by_the_next_command(sweep, postgres):
     words = [f"hydra.sweeper.storage={postgres.url}", "hydra.sweeper.n_trials=2"]
     process = sweep.start(*words, "+seconds=4.0", "hydra.sweeper.patience=2")

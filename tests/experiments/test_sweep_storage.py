@@ -119,7 +119,7 @@ def test_a_lock_of_sqlite_is_waited_for_and_a_full_disk_is_not(storage, tmp_path
         other.execute("ROLLBACK")
     event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
     storage.engine.dispose()
-    full = pytest.raises(StorageError, match="cannot be used .*database or disk is full.; check the free disk space")
+    full = pytest.raises(StorageError, match="cannot be used .*database or disk is full.; check .* the free disk space")
     with full, storage_errors("sqlite:///x"):
         storage.set_study_user_attr(study._study_id, "name", "x" * 100_000)
 

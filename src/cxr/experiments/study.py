@@ -43,8 +43,8 @@ def storage_errors(storage: str) -> Iterator[None]:
     except RAW_ERRORS as error:
         cause = error if error.__cause__ is None else error.__cause__
         raise StorageError(
-            f"the study's database {storage} cannot be used ({str(cause).splitlines()[0]}); check the free disk space, "
-            "and that it is a database of Optuna; finished trials are kept in it"
+            f"the study's database {storage} cannot be used ({str(cause).splitlines()[0]}); check its address, "
+            "that it runs, that it is a database of Optuna, and the free disk space; finished trials are kept in it"
         ) from error
 
 

@@ -79,6 +79,18 @@ def connection_arguments(url: URL) -> dict[str, Any]:
     }
 
 
+def try_connecting(storage: str) -> None:
+    """Connect once, without patience: what refuses at the start of a command is more often a mistake than an absence.
+
+    Raises:
+        SQLAlchemyError: Nothing answers there, or it refuses.
+    """
+    url = parse_url(storage)
+    engine = create_engine(url, **connection_arguments(url))
+    engine.connect().close()
+    engine.dispose()
+
+
 def _tell_time_in_utc(connection: Any, _: Any) -> None:
     """Heartbeats are stored without a time zone, so all workers must tell them in one, whatever PGTZ or a role says."""
     with connection.cursor() as cursor:

@@ -227,10 +227,11 @@ class StudySweeper(Sweeper):
     def _open(self, search: Search, settings: Mapping[str, Any]) -> tuple["Study", "PatientStorage"]:
         """Open the study, or make it; one process at a time, so that it is made once."""
         from cxr.experiments import study as studies
-        from cxr.experiments.sweep_storage import PatientStorage, holding
+        from cxr.experiments.sweep_storage import PatientStorage, holding, try_connecting
         from cxr.experiments.warm_start import queue_best_points
 
         self.folder.mkdir(parents=True, exist_ok=True)
+        try_connecting(self.storage)
         with holding(self._lock("claim")):
             storage = PatientStorage(self.storage, self.patience, self.heartbeat)
             study = studies.open_study(storage, self.study_name, *self.modes)
