@@ -160,7 +160,7 @@ def test_a_database_that_stays_away_ends_a_worker_with_one_sentence_and_keeps_it
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["sqlite:////nowhere/study.db", "postgresql://x@127.0.0.1:1/x"])
+@pytest.mark.parametrize("address", ["sqlite:////nowhere/study.db", "postgresql+psycopg://x@127.0.0.1:1/x"])
 def test_an_address_where_nothing_answers_is_told_at_once(sweep, address):
     process = sweep.start(f"hydra.sweeper.storage={address}", "hydra.sweeper.patience=600")
     output = process.communicate(timeout=120)[0]

@@ -133,7 +133,7 @@ def test_a_start_that_fails_is_made_up_for_by_the_next_image(decoders, png, monk
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     def count_open_files():
-        with pytest.raises(NoDecoderError, match="expected a process .* gives none at the moment; send it later"):
+        with pytest.raises(NoDecoderError, match="expected a process .* gives none at the moment .*; try again later"):
             decode(decoders, png)
         return len(list(Path("/proc/self/fd").iterdir()))
 

@@ -7,10 +7,12 @@ import random
 import shutil
 import signal
 import socket
+import tempfile
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx2
 import numpy as np
@@ -326,12 +328,18 @@ def test_sigterm_does_not_wait_for_a_reload(bundle, tmp_path):
     assert not [record for record in records(server.lines) if record["level"] in ("error", "critical")]
 
 
+@pytest.fixture
+def short_folder():
+    """A folder whose path leaves room for a socket's name, of which a system takes 108 bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        yield name
+
+
 @pytest.mark.slow
-def test_uploads_leave_nothing_behind(bundle, tmp_path, monkeypatch, dicom):
+def test_uploads_leave_nothing_behind(bundle, tmp_path, short_folder, monkeypatch, dicom):
     """No file but measures, and decoders, which may keep what they import, write nothing to any disk."""
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
+    temporary = Path(short_folder)
+    monkeypatch.setenv("TMPDIR", short_folder)
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1200))
 
     def send_all():

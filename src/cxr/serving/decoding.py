@@ -95,7 +95,8 @@ class _Decoder:
             self._connection, self._process = _launch(self._preprocesses, self._limits)
         except (OSError, EOFError) as error:
             raise NoDecoderError(
-                "expected a process that decodes the image, but the system gives none at the moment; send it later"
+                f"expected a process that decodes images, but the system gives none at the moment ({_reason(error)}); "
+                "try again later"
             ) from error
 
     def decode(self, content: bytes, wanted: Sequence[int]) -> Intake:
@@ -203,6 +204,11 @@ def _read_head(content: bytes) -> dict[str, Any]:
         return {"shape": (height, width), "told": Told(view, subject, int(head["frames"]))}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise OSError("not what a decoder says") from error
+
+
+def _reason(error: OSError | EOFError) -> str:
+    """What went wrong, without the name of a file."""
+    return error.strerror if isinstance(error, OSError) and error.strerror is not None else repr(error)
 
 
 def _too_slow(limits: Limits) -> ImageError:

@@ -343,10 +343,10 @@ def test_a_cnn_trial_is_runs_of_train_py(automl, folder, monkeypatch):
 
 
 def test_the_runs_of_cnns_are_told_how_many_cores(automl, folder):
-    automl("plan.families=[]", "plan.include_dnn=true", "plan.trials=1", "plan.max_cores=3")
+    automl("plan.families=[]", "plan.include_dnn=true", "plan.trials=1", "plan.max_cores=1")
     for fold in range(3):
         threads = json.loads((folder / "trials" / "cnn_0" / f"fold_{fold}" / "threads.json").read_text())
-        assert threads == {"OMP_NUM_THREADS": "3", "torch": 3}
+        assert threads == {"OMP_NUM_THREADS": "1", "torch": 1}
 
 
 def test_a_cnn_that_fails_is_told_with_its_log(automl, folder, tmp_path):
