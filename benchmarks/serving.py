@@ -177,7 +177,7 @@ def compare(bundle: Path, arguments: argparse.Namespace) -> None:
     """Ask every server in turns, and print the tables."""
     forms = make_forms(FILES)
     nets = {engine: make_net(bundle, engine) for engine in ENGINES}
-    alone: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+    alone: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ENGINES}
     with ExitStack() as stack:
         servers = {name: stack.enter_context(opened(*made)) for name, made in list_servers(bundle).items()}
         for server in servers.values():
@@ -373,14 +373,15 @@ def make_net(bundle: Path, engine: str) -> Callable[[], object]:
     return lambda: predictor.ask(image)
 
 
-def time_net(net: Callable[[], object]) -> float:
-    """Milliseconds, median of some runs after one."""
+def time_net(net: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds on the clock and of the processor, medians of some runs after one."""
     times = []
     for _ in range(13):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         net()
-        times.append(1e3 * (time.perf_counter() - start))
-    return median(times[1:])
+        times.append((1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - used)))
+    seconds, processor = zip(*times[1:], strict=True)
+    return median(seconds), median(processor)
 
 
 def print_rounds(rounds: dict[tuple[str, int], list[Round]], peaks: dict[str, float]) -> None:
@@ -416,17 +417,17 @@ def print_rounds(rounds: dict[tuple[str, int], list[Round]], peaks: dict[str, fl
 
 
 def print_added(
-    rounds: dict[tuple[str, int], list[Round]], alone: dict[str, list[float]], spent: dict[str, float]
+    rounds: dict[tuple[str, int], list[Round]], alone: dict[str, list[tuple[float, float]]], spent: dict[str, float]
 ) -> None:
     """What an image takes beside the net: processor time, and what a single client waits for."""
     for engine in ENGINES:
-        net = median(alone[engine])
+        net, processor = (median(each) for each in zip(*alone[engine], strict=True))
         images = sum(one.statuses[200] for (name, _), seen in rounds.items() if name == engine for one in seen)
         beside = 1e3 * spent[engine] / images
         print(
-            f"{engine}: the net alone {net:.1f} ms an image; HTTP, decoding and preprocessing take {beside:.1f} ms of"
+            f"{engine}: the net alone {net:.1f} ms an image, {processor:.1f} ms of processor time; HTTP, decoding and"
         )
-        print(f"  processor time, {beside / net:.0%} of that", end="")
+        print(f"  preprocessing take {beside:.1f} ms of processor time, {beside / processor:.0%} of that", end="")
         if (engine, 1) in rounds:
             whole = median(one.percentile(50) for one in rounds[engine, 1])
             print(f"; a single client waits {whole - net:.1f} ms longer than the net takes", end="")
