@@ -178,8 +178,6 @@ def test_an_unknown_mode_is_refused(storage):
 
 
 def test_database_errors_are_told_in_one_sentence():
-    told = pytest.raises(
-        DataError, match="the study's database sqlite:///x cannot be used .disk is full.; check the free"
-    )
+    told = pytest.raises(DataError, match="the study's database sqlite:///x cannot be used .disk is full.; check its")
     with told, storage_errors("sqlite:///x"):
         raise optuna.exceptions.StorageInternalError("disk is full\nmore")
